@@ -1,0 +1,76 @@
+//! What lowering must know of the world, asked for first ([`crate::lower::needs`]) and then
+//! handed in: lowering itself touches nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::ImageConfig;
+
+/// What the command line asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// `--target`; the last stage when `None` (rules S08, S09).
+    pub target: Option<String>,
+    /// `--build-arg`, later ones win; proxies included.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`, for the final image only (rules W17, M18).
+    pub labels: BTreeMap<String, String>,
+    /// `linux/amd64[/variant]` to build for, and the machine's own.
+    pub target_platform: Platform,
+    pub build_platform: Platform,
+    /// True when `--platform` was given.
+    pub platform_explicit: bool,
+    /// Names given with `--build-context`; `true` for those that are local directories, `false`
+    /// for images. Keys as written; looked up as rules G06 and S02 say.
+    pub contexts: BTreeMap<String, bool>,
+    /// `--no-cache`, or the stages of `--no-cache-filter`.
+    pub no_cache: bool,
+    pub no_cache_filter: BTreeSet<String>,
+    /// `--network` of the build: what `RUN --network=default` means.
+    pub network: Option<crate::op::Network>,
+    /// `--add-host name:ip`, `--shm-size` bytes, `--ulimit`, `--hostname`.
+    pub add_hosts: Vec<(String, String)>,
+    pub shm_size: Option<u64>,
+    pub ulimits: Vec<String>,
+    pub hostname: Option<String>,
+    /// `--allow security.insecure`, `network.host`.
+    pub allow: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Platform {
+    pub os: String,
+    pub architecture: String,
+    pub variant: Option<String>,
+}
+
+/// Answers for one set of [`Needs`].
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Key: see [`ImageNeed::key`].
+    pub images: BTreeMap<String, ImageFact>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ImageFact {
+    pub config: ImageConfig,
+    /// An image without layers counts as scratch with a config (rule S15).
+    pub layers: usize,
+}
+
+/// What must be known before lowering can go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub images: BTreeMap<String, ImageNeed>,
+}
+
+/// One image that the target needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageNeed {
+    /// Expanded text of `FROM` or `--from`, or the name of the `--build-context` that replaces it.
+    pub reference: String,
+    /// True: `reference` is a key of [`Selection::contexts`].
+    pub named_context: bool,
+    pub platform: Platform,
+    /// The first lines that ask for it.
+    pub lines: (u32, u32),
+}

@@ -1,0 +1,2 @@
+//! Reads and writes OCI layers, images, layouts and registries.
+#![forbid(unsafe_code)]

@@ -1,0 +1,143 @@
+//! What to run, as a plain value: no Dockerfile, no image, no policy.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One command in one container.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    pub root: Root,
+    /// Program and arguments; looked up in the `PATH` of `env` inside the root when it has no `/`.
+    pub argv: Vec<OsString>,
+    /// The whole environment, in order; nothing is added or inherited.
+    pub env: Vec<(OsString, OsString)>,
+    /// Absolute, inside the root; created (0755, root) when missing (rule R03). Entered before
+    /// the credentials are dropped, so that an unreadable one still works.
+    pub cwd: PathBuf,
+    pub user: Credentials,
+    pub hostname: String,
+    pub network: Network,
+    /// In addition to /proc, /dev, /sys; any order: mounted by target, parents first (rule R31).
+    pub mounts: Vec<Mount>,
+    pub privileges: Privileges,
+    /// Size of /dev/shm in bytes; 64 MiB when `None`.
+    pub shm_size: Option<u64>,
+    /// Soft and hard limit per resource; others are inherited (rule R36).
+    pub rlimits: Vec<(Resource, u64, u64)>,
+    /// The step is killed when it runs longer.
+    pub timeout: Option<Duration>,
+}
+
+/// The file system the command sees as `/`.
+#[derive(Debug, Clone)]
+pub enum Root {
+    /// Overlay of read-only directories (top first, none empty, none twice) and a fresh upper.
+    /// `upper` and `work` exist, are empty, and lie on one file system.
+    Overlay { lowers: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
+    /// A directory that the command changes in place (where overlay is refused).
+    Plain(PathBuf),
+}
+
+/// Numbers as seen inside the root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// The network of whoever runs layercake.
+    Host,
+    /// A new network namespace with only `lo`, up.
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privileges {
+    /// Docker's default capabilities and a seccomp deny list; setuid programs work.
+    Default,
+    /// `RUN --security=insecure`: everything the caller has.
+    Insecure,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    As,
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Locks,
+    Memlock,
+    Msgqueue,
+    Nice,
+    Nofile,
+    Nproc,
+    Rss,
+    Rtprio,
+    Rttime,
+    Sigpending,
+    Stack,
+}
+
+#[derive(Debug, Clone)]
+pub struct Mount {
+    /// Absolute, inside the root. Symlinks are resolved inside the root. A missing target is
+    /// made for the step (file or directory as the source is) and removed again, with its made
+    /// parents, if still empty afterwards; parents' times are restored (rules R13, R14).
+    pub target: PathBuf,
+    pub kind: MountKind,
+}
+
+#[derive(Debug, Clone)]
+pub enum MountKind {
+    /// A host file or directory (already resolved, no symlink is followed in its last component).
+    Bind { source: PathBuf, read_only: bool },
+    /// A writable view of directories whose changes vanish with the step (rule R19);
+    /// `subpath` of the merged tree is what appears at the target. Symlinks in it stay inside.
+    Overlay { lowers: Vec<PathBuf>, upper: PathBuf, work: PathBuf, subpath: PathBuf },
+    /// Read-only view of the same kind, without an upper.
+    Lowers { lowers: Vec<PathBuf>, subpath: PathBuf },
+    Tmpfs { size: Option<u64>, mode: u32 },
+    /// A small read-only file with these bytes, never on disk (memfd or tmpfs).
+    File { content: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+}
+
+/// How the command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    Exited(i32),
+    Signalled(i32),
+    TimedOut,
+    Cancelled,
+}
+
+/// What the step used, as the kernel accounts it (`wait4` rusage of the whole process tree that
+/// was waited for).
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    pub wall: Duration,
+    pub user_cpu: Duration,
+    pub system_cpu: Duration,
+    /// Bytes; the largest single process.
+    pub peak_rss: u64,
+    /// 512-byte blocks turned into bytes.
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub status: Status,
+    pub usage: Usage,
+}
+
+/// Which stream a piece of output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
