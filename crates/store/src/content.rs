@@ -24,9 +24,16 @@ pub enum Content {
     Bytes(Arc<[u8]>),
     /// A path below a directory; opened without following any symlink (`openat2`, kernel 5.6), so
     /// that a link put there meanwhile leads nowhere.
-    Beneath { root: Arc<OwnedFd>, path: Vec<u8> },
+    Beneath {
+        root: Arc<OwnedFd>,
+        path: Vec<u8>,
+    },
     /// A part of an open file, for members of an archive.
-    Range { file: Arc<File>, offset: u64, len: u64 },
+    Range {
+        file: Arc<File>,
+        offset: u64,
+        len: u64,
+    },
 }
 
 impl Content {
@@ -34,8 +41,14 @@ impl Content {
     /// What `openat2` says; `ELOOP` when a component is a symlink.
     pub fn open(&self) -> io::Result<Reader> {
         Ok(match self {
-            Self::None => Reader::Bytes { bytes: Arc::from(&[][..]), at: 0 },
-            Self::Bytes(bytes) => Reader::Bytes { bytes: bytes.clone(), at: 0 },
+            Self::None => Reader::Bytes {
+                bytes: Arc::from(&[][..]),
+                at: 0,
+            },
+            Self::Bytes(bytes) => Reader::Bytes {
+                bytes: bytes.clone(),
+                at: 0,
+            },
             Self::Beneath { root, path } => Reader::File(File::from(rustix::fs::openat2(
                 root.as_ref(),
                 path.as_slice(),
@@ -43,9 +56,11 @@ impl Content {
                 Mode::empty(),
                 ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
             )?)),
-            Self::Range { file, offset, len } => {
-                Reader::Range { file: file.clone(), at: *offset, left: *len }
-            }
+            Self::Range { file, offset, len } => Reader::Range {
+                file: file.clone(),
+                at: *offset,
+                left: *len,
+            },
         })
     }
 }
@@ -69,7 +84,9 @@ impl Read for Reader {
             }
             Self::File(file) => file.read(buffer),
             Self::Range { file, at, left } => {
-                let want = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+                let want = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(buffer.len());
                 let n = file.read_at(&mut buffer[..want], *at)?;
                 *at += n as u64;
                 *left -= n as u64;

@@ -25,14 +25,29 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// `opaque`: nothing of the layers below shows through (only in layers others made, rule L08).
-    Directory { opaque: bool },
-    File { size: u64, hash: ContentHash },
-    Symlink { target: Vec<u8> },
+    Directory {
+        opaque: bool,
+    },
+    File {
+        size: u64,
+        hash: ContentHash,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
     /// A further name of the file at `target`, a path of the same layer that sorts before it
     /// or stands earlier in the archive (rule L11).
-    HardLink { target: Vec<u8> },
-    CharDevice { major: u32, minor: u32 },
-    BlockDevice { major: u32, minor: u32 },
+    HardLink {
+        target: Vec<u8>,
+    },
+    CharDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
     Fifo,
     /// The name of the layers below is gone (rule L07); `path` is without `.wh.`.
     Whiteout,
@@ -80,7 +95,10 @@ impl Index {
 
     #[must_use]
     pub fn get(&self, path: &[u8]) -> Option<&Entry> {
-        let at = self.entries.binary_search_by(|e| compare_paths(&e.path, path)).ok()?;
+        let at = self
+            .entries
+            .binary_search_by(|e| compare_paths(&e.path, path))
+            .ok()?;
         self.entries.get(at)
     }
 
@@ -90,7 +108,9 @@ impl Index {
         if path.is_empty() {
             return &self.entries;
         }
-        let start = self.entries.partition_point(|e| compare_paths(&e.path, path).is_lt());
+        let start = self
+            .entries
+            .partition_point(|e| compare_paths(&e.path, path).is_lt());
         let rest = &self.entries[start..];
         let end = rest.partition_point(|e| {
             e.path.starts_with(path) && (e.path.len() == path.len() || e.path[path.len()] == b'/')

@@ -1,0 +1,362 @@
+//! Writes the entries of one layer into a directory in the form overlayfs takes as a lower:
+//! whiteouts are character devices 0:0, opaque directories carry `user.overlay.opaque`
+//! (kernel 5.11 `userxattr`).
+//!
+//! Nothing an entry says leads out of the directory: every parent is opened with `openat2`
+//! `BENEATH | NO_SYMLINKS`. A parent that an earlier entry made something other than a directory
+//! is replaced by one, as [`crate::tree::Index`] sees it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags,
+};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+use crate::owner::Owners;
+use crate::tree::{Entry, Kind};
+
+const OPAQUE: &str = "user.overlay.opaque";
+/// `open` flags of a directory that is only passed through.
+const PARENT: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW);
+
+/// See the module text. Call [`DirWriter::finish`]; without it directory times are not set.
+#[derive(Debug)]
+pub struct DirWriter {
+    root: OwnedFd,
+    owners: Owners,
+    /// The parent opened last: entries mostly come directory by directory.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    /// Directory times, set at the end because every write into one changes them.
+    directory_times: BTreeMap<Vec<u8>, i64>,
+    skipped: Vec<Vec<u8>>,
+}
+
+impl DirWriter {
+    #[must_use]
+    pub fn new(root: OwnedFd, owners: Owners) -> Self {
+        Self {
+            root,
+            owners,
+            parent: None,
+            directory_times: BTreeMap::new(),
+            skipped: Vec::new(),
+        }
+    }
+
+    /// Writes one entry, replacing what an earlier entry of the same name made; two directories
+    /// merge. `content` is read for regular files only, to its end.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the entry's path; [`Error::Entry`] for a path that is not clean.
+    pub fn write(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        let path = &entry.path;
+        if !is_clean(path) {
+            return Err(Error::Entry {
+                path: lossy(path),
+                reason: "not a clean relative path",
+            });
+        }
+        self.write_entry(entry, content)
+            .map_err(|source| Error::Io {
+                action: "write layer entry",
+                path: lossy(path).into(),
+                source,
+            })
+    }
+
+    /// Device nodes that this process may not make (rule L17), in order.
+    #[must_use]
+    pub fn skipped(&self) -> &[Vec<u8>] {
+        &self.skipped
+    }
+
+    /// Sets the times of directories.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(self) -> Result<()> {
+        for (path, mtime) in &self.directory_times {
+            // A later entry may have replaced the directory.
+            match open_parent(&self.root, path) {
+                Ok(fd) => rustix::fs::futimens(&fd, &times(*mtime))
+                    .map_err(Error::io("set the time of", lossy(path)))?,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(e) => return Err(Error::io("open", lossy(path))(e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write_entry(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+        let (parent_path, name) = split(&entry.path);
+        self.open_parent_of(parent_path)?;
+        let Some((_, parent)) = &self.parent else {
+            return Err(io::Error::other("no parent"));
+        };
+        match &entry.kind {
+            Kind::Directory { opaque } => {
+                make_directory(parent, name)?;
+                if *opaque {
+                    let fd = rustix::fs::openat(parent, name, PARENT, Mode::empty())?;
+                    rustix::fs::fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())?;
+                }
+                self.directory_times.insert(entry.path.clone(), entry.mtime);
+                self.owners.set(parent, name, entry.uid, entry.gid)?;
+                set_xattrs(parent, name, &entry.xattrs)?;
+                return Ok(rustix::fs::chmodat(
+                    parent,
+                    name,
+                    Mode::from_raw_mode(entry.mode),
+                    AtFlags::empty(),
+                )?);
+            }
+            Kind::File { .. } => return self.write_file(entry, name, content),
+            Kind::HardLink { target } => {
+                return link(&self.root, target, parent, name);
+            }
+            _ => {}
+        }
+        remove(parent, name)?;
+        match &entry.kind {
+            Kind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), parent, name)?,
+            Kind::Whiteout => {
+                return Ok(rustix::fs::mknodat(
+                    parent,
+                    name,
+                    FileType::CharacterDevice,
+                    Mode::empty(),
+                    0,
+                )?);
+            }
+            Kind::Fifo => make_node(parent, name, FileType::Fifo, 0)?,
+            Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+                let kind = match entry.kind {
+                    Kind::CharDevice { .. } => FileType::CharacterDevice,
+                    _ => FileType::BlockDevice,
+                };
+                match make_node(parent, name, kind, rustix::fs::makedev(*major, *minor)) {
+                    Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                        self.skipped.push(entry.path.clone());
+                        return Ok(());
+                    }
+                    other => other?,
+                }
+            }
+            Kind::Directory { .. } | Kind::File { .. } | Kind::HardLink { .. } => {}
+        }
+        self.owners.set(parent, name, entry.uid, entry.gid)?;
+        if !matches!(entry.kind, Kind::Symlink { .. }) {
+            rustix::fs::chmodat(
+                parent,
+                name,
+                Mode::from_raw_mode(entry.mode),
+                AtFlags::empty(),
+            )?;
+        }
+        Ok(rustix::fs::utimensat(
+            parent,
+            name,
+            &times(entry.mtime),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?)
+    }
+
+    fn write_file(&self, entry: &Entry, name: &[u8], content: &mut dyn Read) -> io::Result<()> {
+        let Some((_, parent)) = &self.parent else {
+            return Err(io::Error::other("no parent"));
+        };
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let fd = match rustix::fs::openat(parent, name, flags, mode) {
+            Err(Errno::EXIST) => {
+                remove(parent, name)?;
+                rustix::fs::openat(parent, name, flags, mode)?
+            }
+            other => other?,
+        };
+        let mut file = File::from(fd);
+        io::copy(content, &mut file)?;
+        self.owners.set(parent, name, entry.uid, entry.gid)?;
+        for (key, value) in &entry.xattrs {
+            set_xattr(&file, key, value)?;
+        }
+        // After chown, which clears setuid and setgid; also undoes the process's umask.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode))?;
+        Ok(rustix::fs::futimens(&file, &times(entry.mtime))?)
+    }
+
+    /// Leaves the directory `path` open in `self.parent`, made (0755) where it is missing.
+    fn open_parent_of(&mut self, path: &[u8]) -> io::Result<()> {
+        if self.parent.as_ref().is_some_and(|(open, _)| open == path) {
+            return Ok(());
+        }
+        let fd = match open_parent(&self.root, path) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.make_parents(path)?,
+            Err(e) => return Err(e.into()),
+        };
+        self.parent = Some((path.to_vec(), fd));
+        Ok(())
+    }
+
+    fn make_parents(&mut self, path: &[u8]) -> io::Result<OwnedFd> {
+        let mut directory = open_parent(&self.root, b"")?;
+        let mut at = 0;
+        for name in path.split(|b| *b == b'/') {
+            at += name.len() + usize::from(at > 0);
+            if make_directory(&directory, name)? {
+                // Implied parents are 0755 root with no time of their own (rule D05).
+                self.directory_times.insert(path[..at].to_vec(), 0);
+            }
+            directory = rustix::fs::openat(&directory, name, PARENT, Mode::empty())?;
+        }
+        Ok(directory)
+    }
+}
+
+/// Opens a directory below `root`; `""` is the root itself.
+fn open_parent(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { b"." } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    rustix::fs::openat2(root, path, PARENT, Mode::empty(), resolve)
+}
+
+/// True when it was not there; anything else of that name is removed first.
+fn make_directory(parent: impl AsFd, name: &[u8]) -> io::Result<bool> {
+    let parent = parent.as_fd();
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => {
+            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                return Ok(false);
+            }
+            rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+            rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+            Ok(true)
+        }
+        other => {
+            other?;
+            Ok(true)
+        }
+    }
+}
+
+fn make_node(parent: impl AsFd, name: &[u8], kind: FileType, device: u64) -> io::Result<()> {
+    Ok(rustix::fs::mknodat(
+        parent,
+        name,
+        kind,
+        Mode::from_raw_mode(0o600),
+        device,
+    )?)
+}
+
+fn link(root: &OwnedFd, target: &[u8], parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
+    let (directory, target_name) = split(target);
+    let directory = open_parent(root, directory)?;
+    let before = rustix::fs::statat(&directory, target_name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if let Ok(there) = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        if (there.st_dev, there.st_ino) == (before.st_dev, before.st_ino) {
+            return Ok(());
+        }
+        remove(parent, name)?;
+    }
+    Ok(rustix::fs::linkat(
+        &directory,
+        target_name,
+        parent,
+        name,
+        AtFlags::empty(),
+    )?)
+}
+
+/// Removes whatever has this name, a directory with all that is in it.
+fn remove(parent: impl AsFd, name: &[u8]) -> io::Result<()> {
+    let parent = parent.as_fd();
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let fd = rustix::fs::openat(parent, name, PARENT, Mode::empty())?;
+    let names: Vec<Vec<u8>> = rustix::fs::Dir::read_from(&fd)?
+        .map(|e| e.map(|e| e.file_name().to_bytes().to_vec()))
+        .collect::<Result<_, _>>()?;
+    for child in names
+        .iter()
+        .filter(|n| !matches!(n.as_slice(), b"." | b".."))
+    {
+        remove(&fd, child)?;
+    }
+    Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+}
+
+fn set_xattrs(parent: &OwnedFd, name: &[u8], xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
+    if xattrs.is_empty() {
+        return Ok(());
+    }
+    let fd = rustix::fs::openat(parent, name, PARENT, Mode::empty())?;
+    xattrs
+        .iter()
+        .try_for_each(|(key, value)| set_xattr(&fd, key, value))
+}
+
+/// File systems and namespaces refuse some names; an archive's attribute is then left out
+/// (rule D04). `overlay` names are ours.
+fn set_xattr(fd: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()> {
+    if key.starts_with(b"user.overlay.") || key.starts_with(b"trusted.") {
+        return Ok(());
+    }
+    match rustix::fs::fsetxattr(fd, key, value, XattrFlags::empty()) {
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::INVAL | Errno::ACCESS) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+pub(crate) fn times(mtime: i64) -> Timestamps {
+    let time = Timespec {
+        tv_sec: mtime,
+        tv_nsec: 0,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
+
+/// Parent path and last component.
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+fn is_clean(path: &[u8]) -> bool {
+    !path.is_empty()
+        && !path.contains(&0)
+        && path
+            .split(|b| *b == b'/')
+            .all(|c| !matches!(c, b"" | b"." | b".."))
+}
+
+pub(crate) fn lossy(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+/// Opens an existing directory to write a layer into.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn open_directory(path: &std::path::Path) -> Result<OwnedFd> {
+    rustix::fs::openat(CWD, path, PARENT, Mode::empty()).map_err(Error::io("open", path))
+}
