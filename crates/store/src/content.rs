@@ -18,6 +18,15 @@ pub struct Item {
     pub content: Content,
 }
 
+impl Item {
+    /// Only regular files have bytes in a layer.
+    pub(crate) fn drop_content_unless_file(&mut self) {
+        if !matches!(self.entry.kind, crate::tree::Kind::File { .. }) {
+            self.content = Content::None;
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub enum Content {
     None,

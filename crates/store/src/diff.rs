@@ -1,0 +1,250 @@
+//! From what lies in an overlay upper to what belongs into the layer: files that were only
+//! touched on the way and are as before are left out (rules L04, L05, L07-L09, L11).
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+
+use crate::content::{Content, Item};
+use crate::error::{Error, Result};
+use crate::scan::whiteout;
+use crate::tree::{Entry, Kind, compare_paths};
+
+/// What the layers below hold, as far as a diff wants to know.
+pub trait Below {
+    /// The merged entry at a path, hard links replaced by the file they stand for.
+    fn entry(&self, path: &[u8]) -> Option<Entry>;
+    /// Names in the merged directory at a path, sorted.
+    fn names(&self, path: &[u8]) -> Vec<Vec<u8>>;
+}
+
+/// `items` as [`crate::scan::scan`] gives them.
+///
+/// # Errors
+/// [`Error::Io`] when a file that may be unchanged cannot be read to compare it.
+pub fn changes(items: Vec<Item>, below: &dyn Below) -> Result<Vec<Item>> {
+    let items = expand_opaque(items, below);
+    let first_names = link_targets(&items);
+    let mut kept: Vec<Option<Item>> = Vec::with_capacity(items.len());
+    let mut wanted: HashSet<Vec<u8>> = HashSet::new();
+    for item in items {
+        let keep = match item.entry.kind {
+            Kind::Whiteout => below.entry(&item.entry.path).is_some(),
+            _ => !is_unchanged(&item, below)?,
+        };
+        if keep {
+            want_parents(&item.entry.path, &mut wanted);
+        }
+        let is_directory = matches!(item.entry.kind, Kind::Directory { .. });
+        // An unchanged directory may still turn out to be the parent of something.
+        kept.push((keep || is_directory).then(|| {
+            if keep {
+                wanted.insert(item.entry.path.clone());
+            }
+            item
+        }));
+    }
+    let kept = kept.into_iter().flatten().filter(|i| wanted.contains(&i.entry.path)).collect();
+    Ok(promote_links(kept, &first_names))
+}
+
+fn want_parents(path: &[u8], wanted: &mut HashSet<Vec<u8>>) {
+    for (at, byte) in path.iter().enumerate().rev() {
+        if *byte == b'/' && !wanted.insert(path[..at].to_vec()) {
+            return;
+        }
+    }
+}
+
+/// An opaque directory says "nothing from below": written as one whiteout per hidden name, which
+/// every reader of layers understands (rule L08).
+fn expand_opaque(items: Vec<Item>, below: &dyn Below) -> Vec<Item> {
+    if !items.iter().any(|i| matches!(i.entry.kind, Kind::Directory { opaque: true })) {
+        return items;
+    }
+    let present: HashSet<Vec<u8>> = items.iter().map(|i| i.entry.path.clone()).collect();
+    let mut out = Vec::with_capacity(items.len());
+    for mut item in items {
+        if let Kind::Directory { opaque: opaque @ true } = &mut item.entry.kind {
+            *opaque = false;
+            for name in below.names(&item.entry.path) {
+                let path = [item.entry.path.as_slice(), b"/", &name].concat();
+                if !present.contains(&path) {
+                    out.push(Item { entry: whiteout(&path), content: Content::None });
+                }
+            }
+        }
+        out.push(item);
+    }
+    out.sort_by(|a, b| compare_paths(&a.entry.path, &b.entry.path));
+    out
+}
+
+fn is_unchanged(item: &Item, below: &dyn Below) -> Result<bool> {
+    let entry = &item.entry;
+    let Some(old) = below.entry(&entry.path) else { return Ok(false) };
+    let same_metadata = (entry.mode, entry.uid, entry.gid, entry.mtime, &entry.xattrs)
+        == (old.mode, old.uid, old.gid, old.mtime, &old.xattrs);
+    if !same_metadata {
+        return Ok(false);
+    }
+    match (&entry.kind, &old.kind) {
+        (Kind::File { size, .. }, Kind::File { size: old_size, hash }) => {
+            Ok(size == old_size && content_hash(item)? == *hash)
+        }
+        (Kind::Directory { .. }, Kind::Directory { .. }) => Ok(true),
+        (new, old) => Ok(new == old),
+    }
+}
+
+fn content_hash(item: &Item) -> Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let path = String::from_utf8_lossy(&item.entry.path).into_owned();
+    item.content
+        .open()
+        .and_then(|mut reader| io::copy(&mut reader, &mut hasher))
+        .map_err(Error::io("read", path))?;
+    Ok(*hasher.finalize().as_bytes())
+}
+
+/// What stands at the first name of every file with several.
+fn link_targets(items: &[Item]) -> HashMap<Vec<u8>, Kind> {
+    let target = |item: &Item| match &item.entry.kind {
+        Kind::HardLink { target } => Some(target.clone()),
+        _ => None,
+    };
+    let targets: HashSet<Vec<u8>> = items.iter().filter_map(target).collect();
+    let kinds = items.iter().filter(|i| targets.contains(&i.entry.path));
+    kinds.map(|i| (i.entry.path.clone(), i.entry.kind.clone())).collect()
+}
+
+/// When the first name of a hard-linked file was left out, the next one carries its content:
+/// links do not reach into other layers (rule L11).
+fn promote_links(mut items: Vec<Item>, first_names: &HashMap<Vec<u8>, Kind>) -> Vec<Item> {
+    let present: HashSet<Vec<u8>> = items.iter().map(|i| i.entry.path.clone()).collect();
+    let mut new_first: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+    for item in &mut items {
+        let Kind::HardLink { target } = &item.entry.kind else {
+            item.drop_content_unless_file();
+            continue;
+        };
+        if present.contains(target) {
+            item.content = Content::None;
+        } else if let Some(first) = new_first.get(target) {
+            item.entry.kind = Kind::HardLink { target: first.clone() };
+            item.content = Content::None;
+        } else if let Some(kind) = first_names.get(target) {
+            new_first.insert(target.clone(), item.entry.path.clone());
+            item.entry.kind = kind.clone();
+            item.drop_content_unless_file();
+        }
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Layers below as one flat map.
+    #[derive(Default)]
+    struct Flat(BTreeMap<Vec<u8>, Entry>);
+
+    impl Below for Flat {
+        fn entry(&self, path: &[u8]) -> Option<Entry> {
+            self.0.get(path).cloned()
+        }
+        fn names(&self, path: &[u8]) -> Vec<Vec<u8>> {
+            let prefix = [path, b"/"].concat();
+            let below = self.0.keys().filter_map(|p| p.strip_prefix(prefix.as_slice()));
+            below.filter(|n| !n.contains(&b'/')).map(<[u8]>::to_vec).collect()
+        }
+    }
+
+    fn item(path: &str, kind: Kind, mtime: i64) -> Item {
+        let content = match &kind {
+            Kind::File { .. } | Kind::HardLink { .. } => Content::Bytes(Arc::from(&b"data"[..])),
+            _ => Content::None,
+        };
+        let path = path.as_bytes().to_vec();
+        let entry = Entry { path, kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: Vec::new() };
+        Item { entry, content }
+    }
+
+    const DIR: Kind = Kind::Directory { opaque: false };
+    const OPAQUE: Kind = Kind::Directory { opaque: true };
+
+    fn file() -> Kind {
+        Kind::File { size: 4, hash: [0; 32] }
+    }
+
+    fn stored() -> Kind {
+        Kind::File { size: 4, hash: *blake3::hash(b"data").as_bytes() }
+    }
+
+    fn below(entries: &[(&str, Kind, i64)]) -> Flat {
+        let entry = |(path, kind, mtime): &(&str, Kind, i64)| {
+            (path.as_bytes().to_vec(), item(path, kind.clone(), *mtime).entry)
+        };
+        Flat(entries.iter().map(entry).collect())
+    }
+
+    fn result(items: Vec<Item>, below: &Flat) -> Vec<(String, Kind)> {
+        let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+        let items = changes(items, below).expect("content is in memory");
+        items.into_iter().map(|i| (text(&i.entry.path), i.entry.kind)).collect()
+    }
+
+    #[test]
+    fn l04_a_directory_that_is_as_before_comes_only_with_a_changed_child() {
+        let lower = below(&[("a", DIR, 1), ("a/f", stored(), 1), ("b", DIR, 1)]);
+        let touched = vec![item("a", DIR, 1), item("a/f", file(), 1), item("b", DIR, 1)];
+        assert_eq!(result(touched, &lower), []);
+        let changed = vec![item("a", DIR, 1), item("a/f", file(), 2), item("b", DIR, 1)];
+        assert_eq!(result(changed, &lower), [("a".into(), DIR), ("a/f".into(), file())]);
+    }
+
+    #[test]
+    fn l05_equal_metadata_with_other_content_is_a_change() {
+        let other = Kind::File { size: 4, hash: [9; 32] };
+        let lower = below(&[("f", other, 1)]);
+        assert_eq!(result(vec![item("f", file(), 1)], &lower), [("f".into(), file())]);
+    }
+
+    #[test]
+    fn l07_a_whiteout_of_nothing_is_dropped() {
+        let lower = below(&[("a", DIR, 1), ("a/f", stored(), 1)]);
+        let items = vec![
+            item("a", DIR, 1),
+            item("a/f", Kind::Whiteout, 0),
+            item("a/g", Kind::Whiteout, 0),
+        ];
+        assert_eq!(
+            result(items, &lower),
+            [("a".into(), DIR), ("a/f".into(), Kind::Whiteout)]
+        );
+    }
+
+    #[test]
+    fn l08_an_opaque_directory_becomes_a_whiteout_per_hidden_name() {
+        let lower = below(&[("a", DIR, 1), ("a/f", stored(), 1), ("a/g", stored(), 1)]);
+        let items = vec![item("a", OPAQUE, 2), item("a/g", file(), 2)];
+        assert_eq!(
+            result(items, &lower),
+            [("a".into(), DIR), ("a/f".into(), Kind::Whiteout), ("a/g".into(), file())]
+        );
+    }
+
+    #[test]
+    fn l11_a_link_to_an_unchanged_file_carries_its_content() {
+        let lower = below(&[("a", stored(), 1)]);
+        let link = || Kind::HardLink { target: b"a".to_vec() };
+        let items = vec![item("a", file(), 1), item("b", link(), 1), item("c", link(), 1)];
+        assert_eq!(
+            result(items, &lower),
+            [("b".into(), file()), ("c".into(), Kind::HardLink { target: b"b".to_vec() })]
+        );
+    }
+}

@@ -1,0 +1,22 @@
+//! The store on disk. Text only: the format is version 1.
+//!
+//! ```text
+//! <root>/
+//!   format                "layercake store 1\n"; any other text is refused
+//!   lock                  flock: shared while a build runs, exclusive to prune or remove
+//!   blobs/sha256/<hex>    compressed layers, configs, manifests, named by their bytes
+//!   index/<2 hex>/<hex>   what a layer (by diff_id) contains: see `codec`
+//!   layers/<32 hex>/fs    the files of a layer in overlay-upper format
+//!   layers/<32 hex>/boot  boot id under which it was written; another one: not trusted
+//!   records/<kind>/<2 hex>/<hex>   BLAKE3 sum, then the record's bytes
+//!   context/              stat caches of build contexts
+//!   caches/               RUN --mount=type=cache
+//!   tmp/<name>/           one per process, its `lock` held while it lives
+//! ```
+//!
+//! Everything but `layers` and `tmp` can be removed by its owner with `rm -rf`; those two may
+//! hold files of mapped user ids and need `layercake prune --all`.
+//!
+//! Guarantees: readers never see half a file (rename). A process killed at any moment leaves only
+//! its folder in `tmp`, which the next process takes away. Nothing is fsynced; what a power cut
+//! garbles is recognised (sum, digest, boot id) and made again.

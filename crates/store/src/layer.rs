@@ -1,0 +1,140 @@
+//! Layers by diff_id: their index, and their directory when somebody needed the files.
+
+use std::path::{Path, PathBuf};
+
+use crate::atomic::rename_into_place;
+use crate::codec;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::tree::Index;
+use crate::Store;
+
+/// A fresh pair of directories on the store's file system: `files` for the content of a layer
+/// (an overlay upper), `work` beside it. Both empty. What is not committed is cleared away later.
+#[derive(Debug)]
+pub struct LayerDraft {
+    root: PathBuf,
+}
+
+impl LayerDraft {
+    #[must_use]
+    pub fn files(&self) -> PathBuf {
+        self.root.join("fs")
+    }
+
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+}
+
+impl Store {
+    fn index_path(&self, diff_id: &Digest) -> PathBuf {
+        let hex = diff_id.hex();
+        self.path("index").join(&hex[..2]).join(&hex[2..])
+    }
+
+    /// Short, as an overlay option holds at most 255 bytes.
+    fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        self.path("layers").join(&diff_id.hex()[..32])
+    }
+
+    /// True when the layer's index is known, without reading it.
+    #[must_use]
+    pub fn has_index(&self, diff_id: &Digest) -> bool {
+        self.index_path(diff_id).exists()
+    }
+
+    /// The layer's index; `None` when unknown or damaged.
+    #[must_use]
+    pub fn index(&self, diff_id: &Digest) -> Option<Index> {
+        codec::decode(&std::fs::read(self.index_path(diff_id)).ok()?)
+    }
+
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn put_index(&self, diff_id: &Digest, index: &Index) -> Result<()> {
+        self.names.write(&self.index_path(diff_id), &codec::encode(index))
+    }
+
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn layer_draft(&self) -> Result<LayerDraft> {
+        let draft = LayerDraft { root: self.names.fresh() };
+        for path in [draft.root.clone(), draft.files(), draft.work()] {
+            std::fs::create_dir(&path).map_err(Error::io("create", &path))?;
+        }
+        Ok(draft)
+    }
+
+    /// Makes the draft's files the directory of `diff_id`. When there is one already (two
+    /// processes made the same layer) that one stays and the draft is cleared away later.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn commit_layer(&self, draft: &LayerDraft, diff_id: &Digest) -> Result<PathBuf> {
+        let target = self.layer_path(diff_id);
+        if self.layer_directory(diff_id).is_some() {
+            return Ok(target.join("fs"));
+        }
+        if target.exists() {
+            // Half-made, or of an earlier boot: out of the way first.
+            rename_into_place(&target, &self.names.fresh())?;
+        }
+        let staged = self.names.fresh();
+        std::fs::create_dir(&staged).map_err(Error::io("create", &staged))?;
+        let boot = staged.join("boot");
+        std::fs::write(&boot, &self.boot_id).map_err(Error::io("write", &boot))?;
+        rename_into_place(&draft.files(), &staged.join("fs"))?;
+        match std::fs::rename(&staged, &target) {
+            // Another process was faster.
+            Err(_) if target.join("fs").exists() => {}
+            other => other.map_err(Error::io("rename into place", &target))?,
+        }
+        Ok(target.join("fs"))
+    }
+
+    /// The layer's directory when it is there and can be trusted: layers are written without
+    /// fsync (the overlay is `volatile`), so one of an earlier boot may be incomplete and is made
+    /// again from its blob or its step.
+    #[must_use]
+    pub fn layer_directory(&self, diff_id: &Digest) -> Option<PathBuf> {
+        let path = self.layer_path(diff_id);
+        let boot = std::fs::read_to_string(path.join("boot")).ok()?;
+        (boot == self.boot_id).then(|| path.join("fs"))
+    }
+
+    /// A directory of an earlier boot, to be checked against the diff_id and then
+    /// [`Store::trust_layer`]ed.
+    #[must_use]
+    pub fn untrusted_layer_directory(&self, diff_id: &Digest) -> Option<PathBuf> {
+        let path = self.layer_path(diff_id);
+        path.join("boot").exists().then(|| path.join("fs"))
+    }
+
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn trust_layer(&self, diff_id: &Digest) -> Result<()> {
+        self.names.write(&self.layer_path(diff_id).join("boot"), self.boot_id.as_bytes())
+    }
+
+    /// Where things that are neither blobs nor layers may be kept (`cache mounts`, stat caches).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn area(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        std::fs::create_dir_all(&path).map_err(Error::io("create", &path))?;
+        Ok(path)
+    }
+
+    /// A fresh path in this process's temporary directory; nothing is there yet.
+    #[must_use]
+    pub fn temporary_path(&self) -> PathBuf {
+        self.names.fresh()
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root().join(Path::new(name))
+    }
+}

@@ -1,0 +1,159 @@
+//! Opening a store, and what happens to the leftovers of processes that died.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::atomic::Names;
+use crate::error::{Error, Result};
+
+const FORMAT: &str = "layercake store 1\n";
+
+/// An open store. While it lives, nobody prunes; any number of processes may have it open.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    pub(crate) names: Names,
+    pub(crate) boot_id: String,
+    /// Held for their locks.
+    _shared: File,
+    _own: File,
+}
+
+impl Store {
+    /// Opens the store at `root`, making it when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for a store of another version, [`Error::Io`].
+    pub fn open(root: &Path) -> Result<Self> {
+        for name in ["blobs/sha256", "index", "layers", "records", "tmp"] {
+            let path = root.join(name);
+            let mut builder = std::fs::DirBuilder::new();
+            // Layers hold other people's setuid files: nobody else may look in.
+            builder.recursive(true).mode(0o700).create(&path).map_err(Error::io("create", &path))?;
+        }
+        let shared = lock_file(&root.join("lock"))?;
+        shared.lock_shared().map_err(Error::io("lock", root))?;
+        check_format(root)?;
+        let (directory, own) = own_directory(&root.join("tmp"))?;
+        Ok(Self {
+            root: root.to_path_buf(),
+            names: Names::new(directory),
+            boot_id: boot_id(),
+            _shared: shared,
+            _own: own,
+        })
+    }
+
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Removes what dead processes left. Slow work, for a background thread: on some file systems
+    /// deleting makes the next creations slow.
+    pub fn clear_leftovers(&self) {
+        let Ok(entries) = std::fs::read_dir(self.path("tmp")) else { return };
+        for entry in entries.flatten() {
+            let dead = File::open(entry.path().join("lock")).is_ok_and(|f| f.try_lock().is_ok());
+            if dead {
+                // What cannot be removed now is tried again by the next process.
+                let _: io::Result<()> = remove_tree(&entry.path());
+            }
+        }
+    }
+
+    /// Removes the whole store. Needs the user namespace that made it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another process has it open; [`Error::Io`].
+    pub fn remove(root: &Path) -> Result<()> {
+        if !root.exists() {
+            return Ok(());
+        }
+        check_format(root)?;
+        let lock = lock_file(&root.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => remove_tree(root).map_err(Error::io("remove", root)),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy { path: root.to_path_buf() }),
+            Err(TryLockError::Error(e)) => Err(Error::io("lock", root)(e)),
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Quick when a step left nothing but empty folders; a big draft is left to the next
+        // process, so that a failed build ends at once.
+        let directory = self.names.fresh();
+        let Some(directory) = directory.parent() else { return };
+        let few = std::fs::read_dir(directory).is_ok_and(|entries| entries.count() < 4096);
+        if few {
+            let _: io::Result<()> = remove_tree(directory);
+        }
+    }
+}
+
+fn lock_file(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map_err(Error::io("open", path))
+}
+
+fn check_format(root: &Path) -> Result<()> {
+    let path = root.join("format");
+    match std::fs::read_to_string(&path) {
+        Ok(text) if text == FORMAT => Ok(()),
+        // Empty: written just before a power cut.
+        Ok(text) if !text.is_empty() => Err(Error::Format {
+            path: root.to_path_buf(),
+            found: text.trim_end().to_owned(),
+            expected: FORMAT.trim_end(),
+        }),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("read", path)(e)),
+        _ => std::fs::write(&path, FORMAT).map_err(Error::io("write", path)),
+    }
+}
+
+/// A folder of this process alone, told from a dead one's by the lock in it.
+fn own_directory(parent: &Path) -> Result<(PathBuf, File)> {
+    for attempt in 0_u64.. {
+        let name = format!("{}-{attempt}", std::process::id());
+        let path = parent.join(name);
+        match std::fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(e) => return Err(Error::io("create", path)(e)),
+        }
+        let lock = lock_file(&path.join("lock"))?;
+        // Another process may take the new folder for a dead one's and lock it first; then it
+        // also removes it.
+        if lock.try_lock().is_ok() && path.join("lock").exists() {
+            return Ok((path, lock));
+        }
+    }
+    unreachable!("the loop ends only by returning")
+}
+
+/// Like `rm -rf`, but also through directories without permissions (overlay's `work`), and other
+/// processes doing the same meanwhile are no error.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            for entry in walkdir::WalkDir::new(path).into_iter().flatten() {
+                if entry.file_type().is_dir() {
+                    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+                    let _: io::Result<()> = std::fs::set_permissions(entry.path(), mode);
+                }
+            }
+            std::fs::remove_dir_all(path)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
