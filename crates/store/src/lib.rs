@@ -17,6 +17,7 @@ pub mod record;
 pub mod scan;
 mod session;
 pub mod tree;
+pub mod view;
 
 pub use digest::Digest;
 pub use error::{Error, Result};

@@ -66,7 +66,11 @@ impl<'a> Visited<'a> {
     /// The last component.
     #[must_use]
     pub fn name(&self) -> &'a [u8] {
-        let at = self.path.iter().rposition(|c| *c == b'/').map_or(0, |i| i + 1);
+        let at = self
+            .path
+            .iter()
+            .rposition(|c| *c == b'/')
+            .map_or(0, |i| i + 1);
         &self.path[at..]
     }
 }
@@ -93,19 +97,35 @@ impl View {
     /// The merged directory at `path`, sorted by name; empty for everything but directories.
     #[must_use]
     pub fn children(&self, path: &[u8]) -> Vec<Visited<'_>> {
-        let Some(node) = self.node(path) else { return Vec::new() };
-        node.children().into_iter().map(|(path, child)| Visited { path, found: child.found }).collect()
+        let Some(node) = self.node(path) else {
+            return Vec::new();
+        };
+        node.children()
+            .into_iter()
+            .map(|(path, child)| Visited {
+                path,
+                found: child.found,
+            })
+            .collect()
     }
 
     /// `path` itself (unless it is the root) and all that is below it, directories before what is
     /// in them, siblings by name: the order of [`crate::tree::compare_paths`].
     #[must_use]
     pub fn walk<'a>(&'a self, path: &'a [u8]) -> Walk<'a> {
-        let Some(node) = self.node(path) else { return Walk { pending: Vec::new() } };
+        let Some(node) = self.node(path) else {
+            return Walk {
+                pending: Vec::new(),
+            };
+        };
         if path.is_empty() {
-            return Walk { pending: vec![node.children().into_iter()] };
+            return Walk {
+                pending: vec![node.children().into_iter()],
+            };
         }
-        Walk { pending: vec![vec![(path, node)].into_iter()] }
+        Walk {
+            pending: vec![vec![(path, node)].into_iter()],
+        }
     }
 
     /// Resolves symlinks below the root: absolute and `..` links stay inside (rules C20-C22).
@@ -132,7 +152,12 @@ impl View {
         for _ in 0..MAX_HARD_LINK_HOPS {
             match &entry.kind {
                 Kind::HardLink { target } => entry = index.get(target)?,
-                _ => return Some(Found { entry, layer: found.layer }),
+                _ => {
+                    return Some(Found {
+                        entry,
+                        layer: found.layer,
+                    });
+                }
             }
         }
         None
@@ -140,10 +165,20 @@ impl View {
 
     fn node(&self, path: &[u8]) -> Option<Node<'_>> {
         let parts = self.layers.iter().enumerate().rev();
-        let parts = parts.map(|(layer, index)| Part { layer, below: index.entries() });
+        let parts = parts.map(|(layer, index)| Part {
+            layer,
+            below: index.entries(),
+        });
         let parts: Vec<_> = parts.filter(|part| !part.below.is_empty()).collect();
         let layer = parts.first().map_or(0, |part| part.layer);
-        let mut node = Node { found: Found { entry: &IMPLIED, layer }, parts, at: 0 };
+        let mut node = Node {
+            found: Found {
+                entry: &IMPLIED,
+                layer,
+            },
+            parts,
+            at: 0,
+        };
         for name in path.split(|c| *c == b'/').filter(|name| !name.is_empty()) {
             node = node.child(name)?;
         }
@@ -179,7 +214,9 @@ struct Claim<'a> {
 impl<'a> Node<'a> {
     fn child(&self, name: &[u8]) -> Option<Self> {
         let claims = self.parts.iter().filter_map(|part| {
-            let from = part.below.partition_point(|e| component(&e.path, self.at) < name);
+            let from = part
+                .below
+                .partition_point(|e| component(&e.path, self.at) < name);
             let run = &part.below[from..];
             let run = &run[..run_length(run, self.at, name)];
             Claim::of(part.layer, run, self.at + name.len())
@@ -222,9 +259,17 @@ impl<'a> Claim<'a> {
     fn of(layer: usize, run: &'a [Entry], end: usize) -> Option<Self> {
         let first = run.first()?;
         Some(if first.path.len() == end {
-            Self { layer, own: Some(first), below: &run[1..] }
+            Self {
+                layer,
+                own: Some(first),
+                below: &run[1..],
+            }
         } else {
-            Self { layer, own: None, below: run }
+            Self {
+                layer,
+                own: None,
+                below: run,
+            }
         })
     }
 }
@@ -234,15 +279,20 @@ fn merge<'a>(claims: impl Iterator<Item = Claim<'a>>, at: usize) -> Option<Node<
     let mut found: Option<Found<'a>> = None;
     let mut parts = Vec::new();
     for Claim { layer, own, below } in claims {
-        let implied = Found { entry: &IMPLIED, layer };
+        let implied = Found {
+            entry: &IMPLIED,
+            layer,
+        };
         let hides_lower = match own.map(|entry| (entry, &entry.kind)) {
             None => {
-                found.get_or_insert(implied);
+                if makes_something(below) {
+                    found.get_or_insert(implied);
+                }
                 false
             }
             Some((_, Kind::Whiteout)) => {
                 // Removed and made again in one layer, without an entry for the new directory.
-                if !below.is_empty() {
+                if makes_something(below) {
                     found.get_or_insert(implied);
                 }
                 true
@@ -255,7 +305,11 @@ fn merge<'a>(claims: impl Iterator<Item = Claim<'a>>, at: usize) -> Option<Node<
             }
             Some((entry, _)) => {
                 if found.is_none() {
-                    return Some(Node { found: Found { entry, layer }, parts: Vec::new(), at });
+                    return Some(Node {
+                        found: Found { entry, layer },
+                        parts: Vec::new(),
+                        at,
+                    });
                 }
                 break;
             }
@@ -267,7 +321,16 @@ fn merge<'a>(claims: impl Iterator<Item = Claim<'a>>, at: usize) -> Option<Node<
             break;
         }
     }
-    Some(Node { found: found?, parts, at })
+    Some(Node {
+        found: found?,
+        parts,
+        at,
+    })
+}
+
+/// Whiteouts alone make no directory.
+fn makes_something(below: &[Entry]) -> bool {
+    below.iter().any(|entry| entry.kind != Kind::Whiteout)
 }
 
 /// The component of `path` that starts at `at`.
@@ -307,7 +370,10 @@ impl<'a> Iterator for Walk<'a> {
             if !node.parts.is_empty() {
                 self.pending.push(node.children().into_iter());
             }
-            return Some(Visited { path, found: node.found });
+            return Some(Visited {
+                path,
+                found: node.found,
+            });
         }
     }
 }

@@ -49,7 +49,10 @@ pub fn resolve_with<E: From<TooManyLinks>>(
     mut look: impl FnMut(&[u8]) -> Result<Step, E>,
 ) -> Result<Resolved, E> {
     let mut pending: VecDeque<Vec<u8>> = components(path).collect();
-    let mut at = Resolved { path: Vec::new(), existing: 0 };
+    let mut at = Resolved {
+        path: Vec::new(),
+        existing: 0,
+    };
     let mut links = 0;
     while let Some(name) = pending.pop_front() {
         if name == b".." {
@@ -71,9 +74,16 @@ pub fn resolve_with<E: From<TooManyLinks>>(
             Step::Symlink(target) if follow_last || !pending.is_empty() => {
                 links += 1;
                 if links > MAX_LINKS {
-                    return Err(TooManyLinks { path: path.to_vec() }.into());
+                    return Err(TooManyLinks {
+                        path: path.to_vec(),
+                    }
+                    .into());
                 }
-                let start = if target.first() == Some(&b'/') { 0 } else { parent };
+                let start = if target.first() == Some(&b'/') {
+                    0
+                } else {
+                    parent
+                };
                 at.path.truncate(start);
                 at.existing = start;
                 for (i, name) in components(&target).enumerate() {
@@ -87,5 +97,7 @@ pub fn resolve_with<E: From<TooManyLinks>>(
 }
 
 fn components(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    path.split(|c| *c == b'/').filter(|c| !c.is_empty() && *c != b".").map(<[u8]>::to_vec)
+    path.split(|c| *c == b'/')
+        .filter(|c| !c.is_empty() && *c != b".")
+        .map(<[u8]>::to_vec)
 }

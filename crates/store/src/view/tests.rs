@@ -6,16 +6,34 @@ use crate::tree::compare_paths;
 
 fn entry(path: &str, kind: Kind) -> Entry {
     let mode = if kind == Kind::Whiteout { 0 } else { 0o644 };
-    Entry { path: path.into(), kind, mode, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() }
+    Entry {
+        path: path.into(),
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        mtime: 0,
+        xattrs: Vec::new(),
+    }
 }
 
 /// `d/` directory, `d//` opaque directory, `-f` whiteout, `l>t` symlink, `h=t` hard link, else file.
 fn layer(words: &str) -> Arc<Index> {
     let one = |word: &str| {
         if let Some((path, target)) = word.split_once('>') {
-            entry(path, Kind::Symlink { target: target.into() })
+            entry(
+                path,
+                Kind::Symlink {
+                    target: target.into(),
+                },
+            )
         } else if let Some((path, target)) = word.split_once('=') {
-            entry(path, Kind::HardLink { target: target.into() })
+            entry(
+                path,
+                Kind::HardLink {
+                    target: target.into(),
+                },
+            )
         } else if let Some(path) = word.strip_suffix("//") {
             entry(path, Kind::Directory { opaque: true })
         } else if let Some(path) = word.strip_suffix('/') {
@@ -23,7 +41,13 @@ fn layer(words: &str) -> Arc<Index> {
         } else if let Some(path) = word.strip_prefix('-') {
             entry(path, Kind::Whiteout)
         } else {
-            entry(word, Kind::File { size: 1, hash: [0; 32] })
+            entry(
+                word,
+                Kind::File {
+                    size: 1,
+                    hash: [0; 32],
+                },
+            )
         }
     };
     Arc::new(Index::new(words.split_whitespace().map(one).collect()))
@@ -36,7 +60,11 @@ fn view(layers: &[&str]) -> View {
 fn listing(view: &View) -> String {
     let show = |v: Visited<'_>| {
         let slash = if v.found.is_directory() { "/" } else { "" };
-        format!("{}{slash}@{}", String::from_utf8_lossy(v.path), v.found.layer)
+        format!(
+            "{}{slash}@{}",
+            String::from_utf8_lossy(v.path),
+            v.found.layer
+        )
     };
     view.walk(b"").map(show).collect::<Vec<_>>().join(" ")
 }
@@ -72,7 +100,14 @@ fn l07_l08_l14_layers_merge() {
 fn directories_without_entry_are_0755() {
     let view = view(&["a/b/c"]);
     let found = view.lookup(b"a/b").unwrap();
-    assert_eq!((found.entry.mode, found.entry.path.len(), found.is_directory()), (0o755, 0, true));
+    assert_eq!(
+        (
+            found.entry.mode,
+            found.entry.path.len(),
+            found.is_directory()
+        ),
+        (0o755, 0, true)
+    );
     assert!(view.lookup(b"").unwrap().is_directory());
     assert!(View::default().lookup(b"").unwrap().is_directory());
     assert_eq!(view.lookup(b"a/b/c/d"), None);
@@ -104,7 +139,11 @@ fn c20_c22_links_resolve_inside_the_root() {
     ];
     for (path, follow, want, existing) in table {
         let got = view.resolve(path.as_bytes(), *follow).unwrap();
-        assert_eq!((got.path.as_slice(), got.existing), (want.as_bytes(), *existing), "{path}");
+        assert_eq!(
+            (got.path.as_slice(), got.existing),
+            (want.as_bytes(), *existing),
+            "{path}"
+        );
     }
     assert_eq!(view.resolve(b"loop/x", false).unwrap_err().path, b"loop/x");
     assert!(view.resolve(b"loop", false).unwrap().exists());
@@ -127,7 +166,8 @@ struct Model(BTreeMap<String, (bool, usize)>);
 impl Model {
     fn remove(&mut self, path: &str, keep_self: bool) {
         let below = format!("{path}/");
-        self.0.retain(|p, _| !(p.starts_with(&below) || (!keep_self && p == path)));
+        self.0
+            .retain(|p, _| !(p.starts_with(&below) || (!keep_self && p == path)));
     }
 
     fn make_parents(&mut self, path: &str, layer: usize) {
@@ -189,14 +229,18 @@ impl Random {
                 0 | 1 => Kind::Whiteout,
                 2 => Kind::Directory { opaque: true },
                 3 | 4 => Kind::Directory { opaque: false },
-                _ => Kind::File { size: 0, hash: [0; 32] },
+                _ => Kind::File {
+                    size: 0,
+                    hash: [0; 32],
+                },
             };
             entries.push(entry(&path, kind));
         }
         let index = Index::new(entries);
         // A file with something below it in the same layer is no tree.
         let sound = |e: &&Entry| {
-            matches!(e.kind, Kind::Directory { .. } | Kind::Whiteout) || index.subtree(&e.path).len() == 1
+            matches!(e.kind, Kind::Directory { .. } | Kind::Whiteout)
+                || index.subtree(&e.path).len() == 1
         };
         let kept: Vec<Entry> = index.entries().iter().filter(sound).cloned().collect();
         Index::new(kept)
@@ -207,26 +251,46 @@ impl Random {
 fn agrees_with_applying_layers_one_after_another() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     for round in 0..2000 {
-        let layers: Vec<Arc<Index>> = (0..1 + random.below(6)).map(|_| Arc::new(random.layer())).collect();
+        let layers: Vec<Arc<Index>> = (0..1 + random.below(6))
+            .map(|_| Arc::new(random.layer()))
+            .collect();
         let mut model = Model::default();
         for (i, layer) in layers.iter().enumerate() {
             model.apply(layer, i);
         }
         let view = View::new(layers);
-        let mut want: Vec<(Vec<u8>, bool)> =
-            model.0.iter().map(|(p, (dir, _))| (p.clone().into_bytes(), *dir)).collect();
+        let mut want: Vec<(Vec<u8>, bool)> = model
+            .0
+            .iter()
+            .map(|(p, (dir, _))| (p.clone().into_bytes(), *dir))
+            .collect();
         want.sort_by(|a, b| compare_paths(&a.0, &b.0));
-        let got: Vec<(Vec<u8>, bool)> =
-            view.walk(b"").map(|v| (v.path.to_vec(), v.found.is_directory())).collect();
+        let got: Vec<(Vec<u8>, bool)> = view
+            .walk(b"")
+            .map(|v| (v.path.to_vec(), v.found.is_directory()))
+            .collect();
         assert_eq!(got, want, "round {round}");
         for _ in 0..60 {
             let path = random.path();
             let got = view.lookup(path.as_bytes()).map(|f| f.is_directory());
-            assert_eq!(got, model.0.get(&path).map(|(dir, _)| *dir), "round {round}: {path}");
+            assert_eq!(
+                got,
+                model.0.get(&path).map(|(dir, _)| *dir),
+                "round {round}: {path}"
+            );
             let below = format!("{path}/");
             let inside = |p: &&String| p.starts_with(&below) && !p[below.len()..].contains('/');
-            let want: Vec<&[u8]> = model.0.keys().filter(inside).map(|p| p.as_bytes()).collect();
-            let got: Vec<&[u8]> = view.children(path.as_bytes()).iter().map(|v| v.path).collect();
+            let want: Vec<&[u8]> = model
+                .0
+                .keys()
+                .filter(inside)
+                .map(|p| p.as_bytes())
+                .collect();
+            let got: Vec<&[u8]> = view
+                .children(path.as_bytes())
+                .iter()
+                .map(|v| v.path)
+                .collect();
             assert_eq!(got, want, "round {round}: children of {path}");
         }
     }
@@ -234,7 +298,9 @@ fn agrees_with_applying_layers_one_after_another() {
 
 #[test]
 fn files_come_from_the_topmost_layer_that_has_them() {
-    let layers: Vec<String> = (0..130).map(|i| format!("d/ d/common d/only{i} e{i}/ e{i}/f")).collect();
+    let layers: Vec<String> = (0..130)
+        .map(|i| format!("d/ d/common d/only{i} e{i}/ e{i}/f"))
+        .collect();
     let words: Vec<&str> = layers.iter().map(String::as_str).collect();
     let view = view(&words);
     assert_eq!(view.lookup(b"d/common").unwrap().layer, 129);
