@@ -12,6 +12,15 @@ pub struct File {
     /// `ARG`s before the first `FROM` (rule P23), in order.
     pub meta_args: Vec<Instruction>,
     pub stages: Vec<Stage>,
+    /// Last lines of the instructions that have blank lines between continued ones (rule P08).
+    pub empty_continuations: Vec<Place>,
+}
+
+/// Where something stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
+    pub lines: LineRange,
+    pub span: Span,
 }
 
 /// Parser directives at the head of the file (rules P01-P04).
@@ -26,7 +35,11 @@ pub struct Directives {
 
 impl Default for Directives {
     fn default() -> Self {
-        Self { syntax: None, escape: '\\', check: CheckOptions::default() }
+        Self {
+            syntax: None,
+            escape: '\\',
+            check: CheckOptions::default(),
+        }
     }
 }
 
@@ -54,8 +67,10 @@ pub struct Stage {
     /// The keyword as typed (`FROM`, `from`) and that of `AS`, for checks.
     pub keyword: String,
     pub as_keyword: Option<String>,
-    /// The comment block above (rule P30).
+    /// What the comment block above says of this stage: the text after `# <name> ` (rule P30).
     pub description: Option<String>,
+    /// The comment block above, line by line, each without its `#`.
+    pub comments: Vec<String>,
     /// Rules of a `# check=skip=` comment above this instruction.
     pub skip_checks: Vec<String>,
     pub lines: LineRange,
@@ -74,9 +89,14 @@ pub struct Instruction {
     /// The logical line as written: continuation lines joined, comments gone, flags included,
     /// heredoc bodies excluded.
     pub text: String,
+    /// The comment block above, lines joined.
     pub description: Option<String>,
+    /// The comment block above, line by line, each without its `#`.
+    pub comments: Vec<String>,
+    /// Rules of a `# check=skip=` comment above this instruction.
     pub skip_checks: Vec<String>,
     pub lines: LineRange,
+    /// From the keyword to the end of the last line, heredoc bodies included.
     pub span: Span,
 }
 
@@ -167,8 +187,17 @@ pub struct Heredoc {
     pub strip_tabs: bool,
     /// The file descriptor number written before `<<`.
     pub fd: Option<u32>,
-    /// Lines with their newlines, as in the file.
+    /// Lines with their newlines.
     pub body: String,
+    /// The body with its tabs, where `strip_tabs` removed any.
+    pub body_with_tabs: Option<String>,
+}
+
+impl Heredoc {
+    /// The body as in the file: what a shell gets that strips the tabs itself (rule H09).
+    pub fn body_as_written(&self) -> &str {
+        self.body_with_tabs.as_deref().unwrap_or(&self.body)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -219,6 +248,16 @@ pub struct Mount {
     pub env: Option<String>,
     /// The option text as written.
     pub text: String,
+    /// A typed option holds a variable, so that its field and the rules between fields wait for
+    /// [`Mount::expand`].
+    pub deferred: bool,
+}
+
+/// What a `--device=` value asks for: a CDI device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Device {
+    pub name: String,
+    pub required: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -6,8 +6,15 @@
 
 pub mod diagnostic;
 pub mod instruction;
+mod lines;
+mod parse;
 pub mod source;
+pub mod suggest;
+mod text;
+pub mod word;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use instruction::File;
+pub use lines::MAX_LINE_BYTES;
+pub use parse::{OptionError, Parsed, parse, parse_trigger};
 pub use source::{LineRange, Source, Span};
