@@ -1,0 +1,7 @@
+//! Everything the crate promises, through its public interface.
+
+extern crate layercake_oci as oci;
+
+mod hostile;
+mod layers;
+mod tarball;
