@@ -1,0 +1,201 @@
+//! `layercake build`: the flags of `docker buildx build`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::parse::{self, usage};
+use crate::failure::Failure;
+use crate::request::{
+    BuildRequest, DockerfileSource, NamedContext, Output, Progress, SecretSource, native_platform,
+};
+use crate::{config, engine};
+
+/// Build an image from a Dockerfile
+#[derive(Debug, Args)]
+pub(super) struct BuildArgs {
+    /// Directory whose files COPY and ADD take
+    context: String,
+    /// Name of the Dockerfile (default: CONTEXT/Dockerfile; - reads standard input)
+    #[arg(short, long, value_name = "PATH")]
+    file: Option<String>,
+    /// Build this stage instead of the last one
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Set a build argument; without a value it comes from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Name a further context: DIR, oci-layout://DIR[:TAG|@DIGEST] or docker-image://REF
+    #[arg(long, value_name = "NAME=VALUE")]
+    build_context: Vec<String>,
+    /// Name the image; without --output it is kept in the local store
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    tag: Vec<String>,
+    /// Where the image goes: type=oci,dest=PATH[,tar=true|false]
+    #[arg(short, long, value_name = "SPEC")]
+    output: Vec<String>,
+    /// Set a label of the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Do not use the cache
+    #[arg(long)]
+    no_cache: bool,
+    /// Do not use the cache for these stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    no_cache_filter: Vec<String>,
+    /// How to show progress
+    #[arg(long, value_enum, default_value = "auto")]
+    progress: ProgressArg,
+    /// Print only the image digest
+    #[arg(short, long)]
+    quiet: bool,
+    /// Platform to build for
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+    /// Write the image digest to this file
+    #[arg(long, value_name = "PATH")]
+    iidfile: Option<PathBuf>,
+    /// Write a JSON description of the result to this file
+    #[arg(long, value_name = "PATH")]
+    metadata_file: Option<PathBuf>,
+    /// Make a secret available to RUN --mount=type=secret: id=NAME[,src=PATH|,env=NAME]
+    #[arg(long, value_name = "SPEC")]
+    secret: Vec<String>,
+    /// Network of RUN steps that do not choose their own: host or none
+    #[arg(long, value_name = "MODE")]
+    network: Option<String>,
+    /// Add a line to /etc/hosts of RUN steps
+    #[arg(long, value_name = "NAME:IP")]
+    add_host: Vec<String>,
+    /// Size of /dev/shm of RUN steps
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
+    /// Resource limit of RUN steps
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    ulimit: Vec<String>,
+    /// Grant an entitlement: network.host, security.insecure
+    #[arg(long, value_name = "ENTITLEMENT")]
+    allow: Vec<String>,
+    /// How many steps may execute at once
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProgressArg {
+    Auto,
+    Plain,
+    Quiet,
+}
+
+/// Most steps wait for the disk or the network, so there are more than cores.
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2).max(8)
+}
+
+pub(super) fn run(args: BuildArgs) -> Result<u8, Failure> {
+    engine::start(request(args)?)
+}
+
+fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
+    if args.jobs == Some(0) {
+        return Err(usage("--jobs 0: at least one step must be allowed to run"));
+    }
+    let platform = args.platform.as_deref().map(parse::platform).transpose()?;
+    let quiet = args.quiet || args.progress == ProgressArg::Quiet;
+    let outputs: Vec<Output> =
+        args.output.iter().map(|text| parse::output(text)).collect::<Result<_, _>>()?;
+    let contexts: BTreeMap<String, NamedContext> =
+        args.build_context.iter().map(|t| parse::named_context(t)).collect::<Result<_, _>>()?;
+    let secrets: BTreeMap<String, SecretSource> =
+        args.secret.iter().map(|text| parse::secret(text)).collect::<Result<_, _>>()?;
+    let native = native_platform();
+    if let Some(other) = platform.as_ref().filter(|p| !same_machine(p, &native)) {
+        let message = format!("--platform {other}: building for another platform is not implemented");
+        return Err(usage(message).hint(format!("this machine is {native}")));
+    }
+    Ok(BuildRequest {
+        context: context(&args.context)?,
+        dockerfile: match args.file.as_deref() {
+            None => DockerfileSource::Default,
+            Some("-") => DockerfileSource::Stdin,
+            Some(path) => DockerfileSource::Path(path.into()),
+        },
+        target: args.target,
+        build_args: build_args(&args.build_arg),
+        labels: labels(&args.label),
+        contexts,
+        tags: args.tag,
+        outputs,
+        platform,
+        no_cache: args.no_cache,
+        no_cache_filter: args.no_cache_filter.iter().map(|s| s.to_lowercase()).collect(),
+        network: network(args.network.as_deref())?,
+        add_hosts: args.add_host.iter().map(|t| parse::add_host(t)).collect::<Result<_, _>>()?,
+        shm_size: args.shm_size.as_deref().map(|t| parse::size("--shm-size", t)).transpose()?,
+        ulimits: args.ulimit,
+        allow: entitlements(args.allow)?,
+        secrets,
+        jobs: args.jobs.unwrap_or_else(default_jobs),
+        store_root: config::store_root()?,
+        progress: if quiet { Progress::Quiet } else { Progress::Plain },
+        iid_file: args.iidfile,
+        metadata_file: args.metadata_file,
+    })
+}
+
+fn same_machine(wanted: &graph::facts::Platform, native: &graph::facts::Platform) -> bool {
+    (&wanted.os, &wanted.architecture) == (&native.os, &native.architecture)
+}
+
+fn context(text: &str) -> Result<Option<PathBuf>, Failure> {
+    if text == "-" {
+        return Err(usage("reading the context from standard input is not implemented"));
+    }
+    if let Some((scheme, _)) = text.split_once("://") {
+        return Err(usage(format!("a context at {scheme}:// is not implemented")));
+    }
+    Ok(Some(PathBuf::from(text)))
+}
+
+fn build_args(given: &[String]) -> BTreeMap<String, String> {
+    let mut args = BTreeMap::new();
+    for text in given {
+        match text.split_once('=') {
+            Some((name, value)) => args.insert(name.to_owned(), value.to_owned()),
+            // Without a value: that of the environment, or none at all.
+            None => match std::env::var(text) {
+                Ok(value) => args.insert(text.clone(), value),
+                Err(_) => args.remove(text),
+            },
+        };
+    }
+    args
+}
+
+fn labels(given: &[String]) -> BTreeMap<String, String> {
+    let pair = |text: &String| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    given.iter().map(pair).collect()
+}
+
+fn network(mode: Option<&str>) -> Result<Option<graph::op::Network>, Failure> {
+    match mode {
+        None | Some("default") => Ok(None),
+        Some("host") => Ok(Some(graph::op::Network::Host)),
+        Some("none") => Ok(Some(graph::op::Network::None)),
+        Some(other) => Err(usage(format!("--network {other}: not one of default, host, none"))),
+    }
+}
+
+fn entitlements(given: Vec<String>) -> Result<BTreeSet<String>, Failure> {
+    for name in &given {
+        if !matches!(name.as_str(), "network.host" | "security.insecure") {
+            return Err(usage(format!("--allow {name}: not one of network.host, security.insecure")));
+        }
+    }
+    Ok(given.into_iter().collect())
+}

@@ -1,0 +1,51 @@
+//! The command line: what was typed, one file per command.
+
+mod build;
+mod parse;
+mod prune;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::{Failure, FailureKind};
+use crate::report;
+
+/// Builds OCI images from Dockerfiles: no daemon, no root.
+#[derive(Debug, Parser)]
+#[command(name = "layercake", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Build(Box<build::BuildArgs>),
+    Prune(prune::PruneArgs),
+}
+
+/// Runs the command the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { FailureKind::Usage.exit_code() } else { 0 };
+            // A closed terminal is no reason to fail differently.
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    let result: Result<u8, Failure> = match cli.command {
+        Command::Build(args) => build::run(*args),
+        Command::Prune(args) => prune::run(&args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            report::failure(&failure);
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The small languages inside flags: `key=value` lists, sizes, references.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use graph::facts::Platform;
+
+use crate::failure::{Failure, FailureKind};
+use crate::request::{NamedContext, Output, SecretSource};
+
+pub(super) fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Usage, message)
+}
+
+/// `a=b,c=d`; a field without `=` has the value `""`.
+fn fields(flag: &str, text: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let mut fields = BTreeMap::new();
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').unwrap_or((field, ""));
+        if fields.insert(key.trim().to_lowercase(), value.to_owned()).is_some() {
+            return Err(usage(format!("{flag} {text}: {key} is given twice")));
+        }
+    }
+    Ok(fields)
+}
+
+fn no_other_fields(
+    flag: &str,
+    text: &str,
+    fields: BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    match fields.into_keys().next() {
+        Some(key) => Err(usage(format!("{flag} {text}: {key:?} is not implemented"))),
+        None => Ok(()),
+    }
+}
+
+/// `--output type=oci,dest=PATH[,tar=BOOL]`.
+pub(super) fn output(text: &str) -> Result<Output, Failure> {
+    let mut fields = fields("--output", text)?;
+    let kind = fields.remove("type").unwrap_or_default();
+    match kind.as_str() {
+        "oci" => {}
+        "" => {
+            let message = format!("--output {text}: type=local is not implemented yet");
+            return Err(usage(message).hint("use --output type=oci,dest=PATH"));
+        }
+        other => {
+            let message = format!("--output {text}: type={other} is not implemented");
+            return Err(usage(message).hint("use --output type=oci,dest=PATH"));
+        }
+    }
+    let destination = fields.remove("dest").filter(|d| !d.is_empty());
+    let destination = destination.ok_or_else(|| usage(format!("--output {text}: no dest=PATH")))?;
+    if destination == "-" {
+        return Err(usage("--output dest=-: writing the image to stdout is not implemented"));
+    }
+    let tar = match fields.remove("tar").as_deref() {
+        None | Some("true" | "") => true,
+        Some("false") => false,
+        Some(other) => return Err(usage(format!("--output tar={other}: not true or false"))),
+    };
+    no_other_fields("--output", text, fields)?;
+    Ok(Output::Oci { destination: PathBuf::from(destination), tar })
+}
+
+/// `NAME=VALUE` of `--build-context`.
+pub(super) fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
+    let Some((name, value)) = text.split_once('=').filter(|(n, v)| !n.is_empty() && !v.is_empty())
+    else {
+        return Err(usage(format!("--build-context {text}: not of the form NAME=VALUE")));
+    };
+    let context = if let Some(rest) = value.strip_prefix("oci-layout://") {
+        oci_layout(rest)
+    } else if let Some(reference) = value.strip_prefix("docker-image://") {
+        NamedContext::Image(reference.to_owned())
+    } else if let Some((scheme, _)) = value.split_once("://") {
+        return Err(usage(format!("--build-context {text}: {scheme}:// is not implemented")));
+    } else {
+        NamedContext::Directory(PathBuf::from(value))
+    };
+    Ok((name.to_owned(), context))
+}
+
+fn oci_layout(text: &str) -> NamedContext {
+    if let Some((directory, digest)) = text.split_once('@') {
+        let reference = Some(digest.to_owned());
+        return NamedContext::OciLayout { directory: directory.into(), reference };
+    }
+    // A directory may have a colon in its name.
+    let tag = text.rsplit_once(':').filter(|(_, tag)| !tag.contains('/') && !tag.is_empty());
+    match tag {
+        Some((directory, tag)) if !PathBuf::from(text).is_dir() => {
+            NamedContext::OciLayout { directory: directory.into(), reference: Some(tag.to_owned()) }
+        }
+        _ => NamedContext::OciLayout { directory: text.into(), reference: None },
+    }
+}
+
+/// `id=NAME[,src=PATH|,env=NAME][,type=file|env]`.
+pub(super) fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
+    let mut fields = fields("--secret", text)?;
+    let id = fields.remove("id").filter(|id| !id.is_empty());
+    let id = id.ok_or_else(|| usage(format!("--secret {text}: no id=NAME")))?;
+    let path = fields.remove("src").or_else(|| fields.remove("source"));
+    let variable = fields.remove("env");
+    let kind = fields.remove("type");
+    no_other_fields("--secret", text, fields)?;
+    let source = match (path, variable, kind.as_deref()) {
+        (Some(path), None, None | Some("file")) => SecretSource::File(path.into()),
+        (None, Some(name), None | Some("env")) => SecretSource::Environment(name),
+        (Some(name), None, Some("env")) => SecretSource::Environment(name),
+        // As buildx: the variable of that name if there is one, else the file.
+        (None, None, None) if std::env::var_os(&id).is_some() => {
+            SecretSource::Environment(id.clone())
+        }
+        (None, None, None | Some("file")) => SecretSource::File(id.clone().into()),
+        (None, None, Some("env")) => SecretSource::Environment(id.clone()),
+        _ => return Err(usage(format!("--secret {text}: give one of src=PATH and env=NAME"))),
+    };
+    Ok((id, source))
+}
+
+/// `os/arch[/variant]`.
+pub(super) fn platform(text: &str) -> Result<Platform, Failure> {
+    let invalid = || usage(format!("--platform {text}: not of the form os/arch[/variant]"));
+    if text.contains(',') {
+        return Err(usage("--platform: several platforms in one build are not implemented"));
+    }
+    let mut parts = text.split('/').map(str::to_lowercase);
+    let os = parts.next().filter(|p| !p.is_empty()).ok_or_else(invalid)?;
+    let architecture = parts.next().filter(|p| !p.is_empty()).ok_or_else(invalid)?;
+    let variant = parts.next().filter(|p| !p.is_empty());
+    if parts.next().is_some() {
+        return Err(invalid());
+    }
+    let (architecture, variant) = match (architecture.as_str(), variant) {
+        ("x86_64" | "x86-64", v) => ("amd64".to_owned(), v),
+        ("aarch64", v) => ("arm64".to_owned(), v),
+        (_, v) => (architecture, v),
+    };
+    Ok(Platform { os, architecture, variant })
+}
+
+/// `64m`, `1g`, `1024`: bytes.
+pub(super) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
+    let lower = text.trim().to_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &lower[digits.len()..] {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(usage(format!("{flag} {text}: not a size"))),
+    };
+    let number: Option<u64> = digits.trim().parse().ok();
+    let bytes = number.and_then(|n| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| usage(format!("{flag} {text}: not a size")))
+}
+
+/// `NAME:IP` or `NAME=IP`.
+pub(super) fn add_host(text: &str) -> Result<(String, String), Failure> {
+    let invalid = || usage(format!("--add-host {text}: not of the form NAME:IP"));
+    let (name, address) =
+        text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
+    if address == "host-gateway" {
+        return Err(usage("--add-host host-gateway is not implemented"));
+    }
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    if name.is_empty() || bare.parse::<std::net::IpAddr>().is_err() {
+        return Err(invalid());
+    }
+    Ok((name.to_owned(), bare.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_takes_type_oci_and_names_what_it_does_not_take() {
+        let dir = Output::Oci { destination: "x".into(), tar: false };
+        assert_eq!(output("type=oci,dest=x,tar=false").ok(), Some(dir));
+        let tar = Output::Oci { destination: "x".into(), tar: true };
+        assert_eq!(output("dest=x,type=oci").ok(), Some(tar));
+        for (text, names) in [
+            ("type=docker,dest=x", "type=docker"),
+            ("./out", "type=local"),
+            ("type=oci", "no dest"),
+            ("type=oci,dest=x,compression=zstd", "compression"),
+            ("type=oci,dest=x,tar=maybe", "tar=maybe"),
+            ("type=oci,dest=-", "stdout"),
+        ] {
+            let failure = output(text).expect_err(text);
+            assert!(failure.message.contains(names), "{text}: {}", failure.message);
+        }
+    }
+
+    #[test]
+    fn g05_named_contexts_by_scheme() {
+        let context = |text| named_context(text).ok().map(|(_, c)| c);
+        let layout = |dir: &str, reference: Option<&str>| {
+            let reference = reference.map(str::to_owned);
+            Some(NamedContext::OciLayout { directory: dir.into(), reference })
+        };
+        assert_eq!(context("a=./d"), Some(NamedContext::Directory("./d".into())));
+        assert_eq!(context("a=oci-layout:///l"), layout("/l", None));
+        assert_eq!(context("a=oci-layout:///l:v1"), layout("/l", Some("v1")));
+        assert_eq!(context("a=oci-layout://l@sha256:00"), layout("l", Some("sha256:00")));
+        assert_eq!(context("a=docker-image://x:1"), Some(NamedContext::Image("x:1".into())));
+        assert!(named_context("a").is_err());
+        assert!(named_context("a=https://host/x.tar").is_err());
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        for (text, bytes) in [("1024", 1024), ("64m", 64 << 20), ("2GiB", 2 << 30), ("1k", 1024)] {
+            assert_eq!(size("--shm-size", text).ok(), Some(bytes), "{text}");
+        }
+        assert!(size("--shm-size", "lots").is_err());
+        assert!(size("--shm-size", "99999999999g").is_err());
+    }
+}

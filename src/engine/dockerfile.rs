@@ -1,0 +1,142 @@
+//! Finding, reading and parsing the Dockerfile and the ignore file that goes with it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use ::dockerfile::{Diagnostic, Severity, Source};
+
+use crate::failure::{Failure, FailureKind};
+use crate::report;
+use crate::request::{BuildRequest, DockerfileSource};
+
+/// A larger Dockerfile is refused.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The text and where it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Dockerfile {
+    pub(crate) source: Source,
+    /// `None` for standard input.
+    path: Option<PathBuf>,
+}
+
+/// An ignore file and the name people know it by.
+#[derive(Debug, Clone)]
+pub(crate) struct IgnoreFile {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// Reads the Dockerfile. `given` is the text that the process outside already read from
+/// standard input.
+pub(crate) fn read(request: &BuildRequest, given: Option<String>) -> Result<Dockerfile, Failure> {
+    match &request.dockerfile {
+        DockerfileSource::Stdin => {
+            let text = match given {
+                Some(text) => text,
+                None => limited(&mut io::stdin().lock(), Path::new("standard input"))?,
+            };
+            Ok(Dockerfile { source: Source { name: "Dockerfile".into(), text }, path: None })
+        }
+        DockerfileSource::Path(path) => open(path),
+        DockerfileSource::Default => {
+            let context = request.context.as_deref().unwrap_or(Path::new("."));
+            let upper = context.join("Dockerfile");
+            let lower = context.join("dockerfile");
+            // Rule P31.
+            open(if !upper.exists() && lower.exists() { &lower } else { &upper })
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Dockerfile, Failure> {
+    let fail = |e: io::Error| {
+        let message = format!("failed to read dockerfile: open {}: {e}", path.display());
+        let failure = Failure::new(FailureKind::Usage, message);
+        match e.kind() {
+            io::ErrorKind::NotFound => failure.hint("name it with -f PATH"),
+            _ => failure,
+        }
+    };
+    let mut file = File::open(path).map_err(fail)?;
+    if file.metadata().map_err(fail)?.is_dir() {
+        return Err(fail(io::Error::other("it is a directory")));
+    }
+    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let text = limited(&mut file, path)?;
+    Ok(Dockerfile { source: Source { name, text }, path: Some(path.to_path_buf()) })
+}
+
+fn limited(reader: &mut dyn Read, path: &Path) -> Result<String, Failure> {
+    let fail = |what: String| {
+        Failure::new(FailureKind::Usage, format!("failed to read {}: {what}", path.display()))
+    };
+    let mut bytes = Vec::new();
+    reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(fail(format!("it is larger than {MAX_BYTES} bytes")));
+    }
+    // BuildKit takes any bytes; text in another encoding is shown with replacement characters.
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+/// The ignore file for the main context (rule I01): `<Dockerfile>.dockerignore` beside the
+/// Dockerfile, else `.dockerignore` in the context.
+pub(crate) fn ignore_file(
+    dockerfile: &Dockerfile,
+    context: &Path,
+) -> Result<Option<IgnoreFile>, Failure> {
+    if let Some(path) = &dockerfile.path {
+        let mut beside = path.clone().into_os_string();
+        beside.push(".dockerignore");
+        if let Some(file) = read_ignore(Path::new(&beside))? {
+            return Ok(Some(file));
+        }
+    }
+    read_ignore(&context.join(".dockerignore"))
+}
+
+/// `None` when there is no such file.
+pub(crate) fn read_ignore(path: &Path) -> Result<Option<IgnoreFile>, Failure> {
+    match File::open(path) {
+        Ok(mut file) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(Some(IgnoreFile { name, text: limited(&mut file, path)? }))
+        }
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(e) => {
+            let message = format!("failed to read {}: {e}", path.display());
+            Err(Failure::new(FailureKind::Usage, message))
+        }
+    }
+}
+
+/// All syntax errors as one failure.
+pub(crate) fn syntax_failure(source: &Source, diagnostics: &[Diagnostic]) -> Option<Failure> {
+    let errors: Vec<&Diagnostic> =
+        diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
+    let (last, earlier) = errors.split_last()?;
+    let mut text = String::new();
+    for error in earlier {
+        text.push_str(&diagnostic(source, error).to_string());
+        text.push('\n');
+    }
+    let mut failure = diagnostic(source, last);
+    failure.excerpt = failure.excerpt.map(|excerpt| text + &excerpt);
+    Some(failure)
+}
+
+fn diagnostic(source: &Source, diagnostic: &Diagnostic) -> Failure {
+    let lines = diagnostic.lines;
+    let where_ = if lines.first == 0 { String::new() } else { format!(" on line {lines}") };
+    let message = format!("dockerfile parse error{where_}: {}", diagnostic.message);
+    let mut failure = Failure::new(FailureKind::Dockerfile, message);
+    failure.hints.extend(diagnostic.help.clone());
+    failure.excerpt =
+        Some(report::excerpt(&source.name, &source.text, (lines.first.max(1), lines.last.max(1))));
+    failure
+}

@@ -1,0 +1,301 @@
+//! Answers the scheduler: what a node's key is, whether its result is known, and how to make it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use graph::op::{self, MountKind, Op};
+use graph::{Cancel, Event, Executor, Key, KeyBuilder, Node, NodeId, Prepared};
+use serde::{Deserialize, Serialize};
+use store::Digest;
+use store::record::RecordKind;
+
+use super::context::Contexts;
+use super::layers::{Layers, Tree};
+use super::resolve::Images;
+use super::run::RunSettings;
+use super::{copying, run};
+use crate::failure::{Failure, FailureKind};
+
+const STEPS: RecordKind = RecordKind("steps");
+
+/// What a node gives: a handle, no files.
+#[derive(Debug, Clone)]
+pub(crate) enum Output {
+    Tree(Tree),
+    /// A local directory, by the name of its context.
+    Context(Arc<str>),
+}
+
+impl Output {
+    pub(crate) fn tree(&self) -> Result<&Tree, Failure> {
+        match self {
+            Self::Tree(tree) => Ok(tree),
+            Self::Context(name) => {
+                let message = format!("the local context {name:?} cannot be a root file system");
+                Err(Failure::new(FailureKind::Dockerfile, message))
+            }
+        }
+    }
+}
+
+/// Why a node has no result.
+#[derive(Debug)]
+pub(crate) enum StepError {
+    Failed(Failure),
+    /// Stopped by the cancel switch.
+    Cancelled,
+    /// The work needs the user namespace; this process is outside.
+    NeedsInside,
+}
+
+impl From<Failure> for StepError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<store::Error> for StepError {
+    fn from(error: store::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Everything steps need, shared by all of them.
+pub(crate) struct Engine {
+    pub(crate) layers: Arc<Layers>,
+    pub(crate) images: Images,
+    pub(crate) contexts: Contexts,
+    pub(crate) run: RunSettings,
+    pub(crate) events: Arc<dyn Fn(Event) + Send + Sync>,
+    /// False in the process outside when the plan has steps that run: then nothing is executed
+    /// there, as all of it can be done inside at once.
+    pub(crate) may_execute: bool,
+}
+
+/// What is kept of a step that was done.
+#[derive(Debug, Serialize, Deserialize)]
+struct StepRecord {
+    layer: String,
+    /// Milliseconds it took.
+    took_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    usage: Option<run::UsageRecord>,
+}
+
+/// A step's new layer and what making it took.
+pub(crate) struct Made {
+    pub(crate) layer: Digest,
+    pub(crate) usage: Option<run::UsageRecord>,
+}
+
+impl Engine {
+    /// The result recorded under `key`, if all of its bytes are still there.
+    fn look_up(&self, key: &Key) -> Result<Option<Digest>, StepError> {
+        let Some(bytes) = self.layers.store.record(STEPS, &key.0)? else { return Ok(None) };
+        let record: Option<StepRecord> = serde_json::from_slice(&bytes).ok();
+        let layer = record.and_then(|r| r.layer.parse().ok());
+        Ok(layer.filter(|layer| self.layers.is_available(layer)))
+    }
+
+    fn put(&self, key: &Key, made: &Made, took_ms: u64) -> Result<(), StepError> {
+        let usage = made.usage.clone();
+        let record = StepRecord { layer: made.layer.to_string(), took_ms, usage };
+        let json = serde_json::to_vec(&record)
+            .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
+        Ok(self.layers.store.put_record(STEPS, &key.0, &json)?)
+    }
+
+    /// A step: looked up by key, and by `content_key` when its sources are other trees that may
+    /// hold the same files (rule K01).
+    fn prepare_step(
+        &self,
+        node: &Node,
+        inputs: &[Output],
+        base: &Tree,
+    ) -> Result<Prepared<Output>, StepError> {
+        let key = self.key(node, inputs, base)?;
+        let prepared = |hit: Option<Digest>| Prepared {
+            key,
+            hit: hit.map(|layer| Output::Tree(base.with(layer))),
+            silent: false,
+        };
+        if node.meta.no_cache {
+            return Ok(prepared(None));
+        }
+        if let Some(layer) = self.look_up(&key)? {
+            return Ok(prepared(Some(layer)));
+        }
+        let Some(content_key) = self.content_key(node, inputs, base)? else {
+            return Ok(prepared(None));
+        };
+        let hit = self.look_up(&content_key)?;
+        if let Some(layer) = hit {
+            // The next look-up needs no content.
+            self.put(&key, &Made { layer, usage: None }, 0)?;
+        }
+        Ok(prepared(hit))
+    }
+
+    /// Definition key: the op, the trees it works on, and the selected files of local contexts.
+    fn key(&self, node: &Node, inputs: &[Output], base: &Tree) -> Result<Key, StepError> {
+        let mut key = KeyBuilder::new(&node.op);
+        match &node.op {
+            Op::Copy(copy) => {
+                if !copy.link {
+                    key.part(&base.digest());
+                }
+                for (number, input) in inputs.iter().enumerate().skip(1) {
+                    match input {
+                        Output::Tree(tree) => key.part(&tree.digest()),
+                        Output::Context(_) => {
+                            key.part(&copying::content_key(self, copy, number, inputs)?)
+                        }
+                    };
+                }
+            }
+            Op::Run(run) => {
+                key.part(&base.digest());
+                self.mount_parts(&mut key, run, inputs)?;
+            }
+            _ => {
+                key.part(&base.digest());
+            }
+        }
+        Ok(key.finish())
+    }
+
+    fn mount_parts(
+        &self,
+        key: &mut KeyBuilder,
+        run: &op::Run,
+        inputs: &[Output],
+    ) -> Result<(), StepError> {
+        for mount in &run.mounts {
+            let (input, source) = match &mount.kind {
+                MountKind::Bind { input, source, .. } => (*input, source),
+                MountKind::Cache { input: Some(input), source, .. } => (*input, source),
+                _ => continue,
+            };
+            match &inputs[input] {
+                Output::Tree(tree) => key.part(&tree.digest()),
+                Output::Context(name) => {
+                    let digest = self.contexts.digest_below(name, source)?;
+                    key.part(&digest)
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Like [`Engine::key`], but with the selected files of other trees instead of those trees.
+    fn content_key(
+        &self,
+        node: &Node,
+        inputs: &[Output],
+        base: &Tree,
+    ) -> Result<Option<Key>, StepError> {
+        let Op::Copy(copy) = &node.op else { return Ok(None) };
+        if !inputs.iter().skip(1).any(|i| matches!(i, Output::Tree(_))) {
+            return Ok(None);
+        }
+        let mut key = KeyBuilder::new(&node.op);
+        key.part(b"content");
+        if !copy.link {
+            key.part(&base.digest());
+        }
+        for number in 1..inputs.len() {
+            key.part(&copying::content_key(self, copy, number, inputs)?);
+        }
+        Ok(Some(key.finish()))
+    }
+
+    pub(crate) fn note(&self, node: NodeId, text: impl Into<String>) {
+        (self.events)(Event::Note { node, text: text.into() });
+    }
+
+    fn make(
+        &self,
+        id: NodeId,
+        node: &Node,
+        inputs: &[Output],
+        base: &Tree,
+        cancel: &Cancel,
+    ) -> Result<Made, StepError> {
+        match &node.op {
+            Op::Run(run) => run::run(self, id, run, inputs, base, cancel),
+            Op::Copy(copy) => Ok(Made { layer: copying::copy(self, copy, inputs)?, usage: None }),
+            Op::Workdir(workdir) => {
+                Ok(Made { layer: copying::workdir(self, workdir, base)?, usage: None })
+            }
+            Op::Http(http) => Err(not_implemented(&format!("ADD {}", http.url))),
+            Op::Git(git) => Err(not_implemented(&format!("ADD {}", git.url))),
+            Op::Scratch | Op::Image { .. } | Op::Context { .. } => {
+                Err(Failure::new(FailureKind::Internal, "a source was executed").into())
+            }
+        }
+    }
+}
+
+fn not_implemented(what: &str) -> StepError {
+    Failure::new(FailureKind::Usage, format!("{what} is not implemented yet")).into()
+}
+
+impl Executor for Engine {
+    type Output = Output;
+    type Error = StepError;
+
+    fn prepare(&self, node: &Node, inputs: &[Output]) -> Result<Prepared<Output>, StepError> {
+        let source = |output| Prepared {
+            key: KeyBuilder::new(&node.op).finish(),
+            hit: Some(output),
+            silent: true,
+        };
+        match &node.op {
+            Op::Scratch => Ok(source(Output::Tree(Tree::default()))),
+            Op::Image { name } => Ok(source(Output::Tree(self.images.tree(name)?))),
+            Op::Context { name } => Ok(source(Output::Context(name.as_str().into()))),
+            Op::Http(_) | Op::Git(_) => Ok(Prepared {
+                key: KeyBuilder::new(&node.op).finish(),
+                hit: None,
+                silent: false,
+            }),
+            Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => {
+                let base = inputs[0].tree()?;
+                self.prepare_step(node, inputs, base).map_err(|e| self.inside_or(e))
+            }
+        }
+    }
+
+    fn execute(
+        &self,
+        id: NodeId,
+        node: &Node,
+        key: &Key,
+        inputs: &[Output],
+        cancel: &Cancel,
+    ) -> Result<Output, StepError> {
+        if !self.may_execute {
+            return Err(StepError::NeedsInside);
+        }
+        let start = Instant::now();
+        let scratch = Output::Tree(Tree::default());
+        let base = inputs.first().unwrap_or(&scratch).tree()?;
+        let made = self
+            .make(id, node, inputs, base, cancel)
+            .map_err(|e| if cancel.is_cancelled() { StepError::Cancelled } else { e })
+            .map_err(|e| self.inside_or(e))?;
+        let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.put(key, &made, took_ms)?;
+        if let Some(content_key) = self.content_key(node, inputs, base)? {
+            self.put(&content_key, &made, took_ms)?;
+        }
+        Ok(Output::Tree(base.with(made.layer)))
+    }
+}
+
+impl Engine {
+    /// What failed only for being outside is done again inside.
+    fn inside_or(&self, error: StepError) -> StepError {
+        if self.layers.wants_inside() { StepError::NeedsInside } else { error }
+    }
+}

@@ -1,0 +1,386 @@
+//! Layers in whatever form somebody needs them: an index to look into, a directory to mount or
+//! read files from, a blob to ship. Each form is made from another on first demand, once.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use oci::layer::{Compression, LayerSink, Workers, pack};
+use serde::{Deserialize, Serialize};
+use store::content::{Content, Item};
+use store::digest::HashWriter;
+use store::dirwriter::{DirWriter, open_directory};
+use store::owner::Owners;
+use store::record::RecordKind;
+use store::tree::{Index, Kind};
+use store::view::View;
+use store::{Digest, Store};
+
+use crate::failure::{Failure, FailureKind};
+
+const BLOBS: RecordKind = RecordKind("blobs");
+
+/// Where the blob of a layer that an image brought can be had.
+pub(crate) trait Origin: Send + Sync {
+    fn blob(&self) -> LayerBlob;
+    /// The compressed bytes; the caller verifies them.
+    fn open(&self) -> Result<Box<dyn Read + Send>, Failure>;
+}
+
+/// A layer as a manifest names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LayerBlob {
+    pub(crate) digest: String,
+    pub(crate) size: u64,
+    pub(crate) media_type: String,
+}
+
+impl LayerBlob {
+    fn digest(&self) -> Option<Digest> {
+        self.digest.parse().ok()
+    }
+}
+
+/// A stack of layers, bottom first: what a step makes and the next one starts from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tree {
+    pub(crate) layers: Arc<[Digest]>,
+}
+
+impl Tree {
+    pub(crate) fn new(layers: Vec<Digest>) -> Self {
+        Self { layers: layers.into() }
+    }
+
+    pub(crate) fn with(&self, layer: Digest) -> Self {
+        Self { layers: self.layers.iter().copied().chain([layer]).collect() }
+    }
+
+    /// One digest for the whole stack, for keys.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        for layer in self.layers.iter() {
+            hasher.update(layer.as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// See the module text.
+pub(crate) struct Layers {
+    pub(crate) store: Arc<Store>,
+    workers: Workers,
+    /// `None` outside the user namespace: directories hold files of mapped ids, so none is made
+    /// or read there.
+    owners: Option<Owners>,
+    wants_inside: AtomicBool,
+    origins: Mutex<HashMap<Digest, Arc<dyn Origin>>>,
+    indexes: Mutex<HashMap<Digest, Arc<Index>>>,
+    descriptors: Mutex<HashMap<Digest, Arc<OwnedFd>>>,
+    turns: Mutex<HashMap<(Form, Digest), Arc<Mutex<()>>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Form {
+    Index,
+    Directory,
+    Blob,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn internal(message: impl Into<String>) -> Failure {
+    Failure::new(FailureKind::Internal, message)
+}
+
+fn damaged(digest: &Digest, error: &dyn std::error::Error) -> Failure {
+    let mut failure = Failure::of(FailureKind::Registry, error);
+    failure.message = format!("layer {digest}: {}", failure.message);
+    failure
+}
+
+impl Layers {
+    pub(crate) fn new(store: Arc<Store>, owners: Option<Owners>) -> Self {
+        Self {
+            store,
+            workers: Workers::one_per_core(),
+            owners,
+            wants_inside: AtomicBool::new(false),
+            origins: Mutex::default(),
+            indexes: Mutex::default(),
+            descriptors: Mutex::default(),
+            turns: Mutex::default(),
+        }
+    }
+
+    /// True when something failed only because this process is outside the user namespace.
+    pub(crate) fn wants_inside(&self) -> bool {
+        self.wants_inside.load(Ordering::Relaxed)
+    }
+
+    /// The kind of owners kept in directories.
+    ///
+    /// # Errors
+    /// Outside, after noting that the build must go on inside.
+    pub(crate) fn owners(&self) -> Result<Owners, Failure> {
+        self.owners.ok_or_else(|| {
+            self.wants_inside.store(true, Ordering::Relaxed);
+            internal("layer files are needed outside the user namespace")
+        })
+    }
+
+    pub(crate) fn add_origin(&self, diff_id: Digest, origin: Arc<dyn Origin>) {
+        lock(&self.origins).entry(diff_id).or_insert(origin);
+    }
+
+    fn origin(&self, diff_id: &Digest) -> Option<Arc<dyn Origin>> {
+        lock(&self.origins).get(diff_id).cloned()
+    }
+
+    /// Whoever holds the turn makes the form; the others then find it made.
+    fn turn(&self, form: Form, diff_id: &Digest) -> Arc<Mutex<()>> {
+        lock(&self.turns).entry((form, *diff_id)).or_default().clone()
+    }
+
+    /// True when every form of the layer can be had, told by a few `stat`s.
+    pub(crate) fn is_available(&self, diff_id: &Digest) -> bool {
+        let has_content = || {
+            self.store.layer_directory(diff_id).is_some()
+                || self.stored_blob(diff_id).is_some()
+                || self.origin(diff_id).is_some()
+        };
+        self.store.has_index(diff_id) && (has_content() || self.recheck(diff_id))
+    }
+
+    /// A directory of an earlier boot counts again when its bytes still give the diff_id.
+    fn recheck(&self, diff_id: &Digest) -> bool {
+        let Some(path) = self.store.untrusted_layer_directory(diff_id) else { return false };
+        if self.owners().is_err() {
+            return false;
+        }
+        let Ok(root) = open_directory(&path) else { return false };
+        let Ok(index) = self.index(diff_id) else { return false };
+        let items = items(&index, &Arc::new(root));
+        let packed = pack(items, HashWriter::new(std::io::sink()));
+        let same = packed.is_ok_and(|(_, writer)| writer.finish().0 == *diff_id);
+        same && self.store.trust_layer(diff_id).is_ok()
+    }
+
+    fn stored_blob(&self, diff_id: &Digest) -> Option<LayerBlob> {
+        let record = self.store.record(BLOBS, diff_id.as_bytes()).ok()??;
+        let blob: LayerBlob = serde_json::from_slice(&record).ok()?;
+        (self.store.blob_size(&blob.digest()?) == Some(blob.size)).then_some(blob)
+    }
+
+    fn record_blob(&self, diff_id: &Digest, blob: &LayerBlob) -> Result<(), Failure> {
+        let json = serde_json::to_vec(blob).map_err(|e| internal(e.to_string()))?;
+        Ok(self.store.put_record(BLOBS, diff_id.as_bytes(), &json)?)
+    }
+
+    /// The compressed bytes from the store or the image's origin.
+    fn open_blob(&self, diff_id: &Digest) -> Result<Box<dyn Read + Send>, Failure> {
+        if let Some(digest) = self.stored_blob(diff_id).and_then(|b| b.digest()) {
+            return Ok(Box::new(self.store.open_blob(&digest)?));
+        }
+        match self.origin(diff_id) {
+            Some(origin) => origin.open(),
+            None => Err(Failure::new(
+                FailureKind::Cache,
+                format!("layer {diff_id} is gone from the store"),
+            )
+            .hint("build again with --no-cache")),
+        }
+    }
+
+    /// What the layer contains.
+    pub(crate) fn index(&self, diff_id: &Digest) -> Result<Arc<Index>, Failure> {
+        let turn = self.turn(Form::Index, diff_id);
+        let _turn = lock(&turn);
+        if let Some(index) = lock(&self.indexes).get(diff_id) {
+            return Ok(index.clone());
+        }
+        let index = match self.store.index(diff_id) {
+            Some(index) => index,
+            None => {
+                let (index, actual) = oci::layer::scan(self.open_blob(diff_id)?)
+                    .map_err(|e| damaged(diff_id, &e))?;
+                check(diff_id, &actual)?;
+                self.store.put_index(diff_id, &index)?;
+                index
+            }
+        };
+        let index = Arc::new(index);
+        lock(&self.indexes).insert(*diff_id, index.clone());
+        Ok(index)
+    }
+
+    pub(crate) fn view(&self, tree: &Tree) -> Result<View, Failure> {
+        let indexes: Result<Vec<_>, _> = tree.layers.iter().map(|l| self.index(l)).collect();
+        Ok(View::new(indexes?))
+    }
+
+    /// The layer's files, unpacked when they are not yet.
+    pub(crate) fn directory(&self, diff_id: &Digest) -> Result<PathBuf, Failure> {
+        let owners = self.owners()?;
+        let turn = self.turn(Form::Directory, diff_id);
+        let _turn = lock(&turn);
+        if let Some(path) = self.store.layer_directory(diff_id) {
+            return Ok(path);
+        }
+        if !self.has_blob(diff_id) && self.recheck(diff_id) {
+            return self.store.layer_directory(diff_id).ok_or_else(|| internal("layer vanished"));
+        }
+        let draft = self.store.layer_draft()?;
+        let writer = DirWriter::new(open_directory(&draft.files())?, owners);
+        let (index, actual) = oci::layer::unpack(self.open_blob(diff_id)?, writer)
+            .map_err(|e| damaged(diff_id, &e))?;
+        check(diff_id, &actual)?;
+        if !self.store.has_index(diff_id) {
+            self.store.put_index(diff_id, &index)?;
+        }
+        Ok(self.store.commit_layer(&draft, diff_id)?)
+    }
+
+    fn has_blob(&self, diff_id: &Digest) -> bool {
+        self.stored_blob(diff_id).is_some() || self.origin(diff_id).is_some()
+    }
+
+    /// Directories of a stack for an overlay: top first, without empty layers (they add nothing)
+    /// and without a second occurrence below (hidden wholly by the first; overlayfs refuses it
+    /// with ELOOP).
+    pub(crate) fn lowers(&self, tree: &Tree) -> Result<Vec<PathBuf>, Failure> {
+        let mut wanted: Vec<Digest> = Vec::new();
+        for layer in tree.layers.iter().rev() {
+            if !wanted.contains(layer) && !self.index(layer)?.is_empty() {
+                wanted.push(*layer);
+            }
+        }
+        let missing: Vec<&Digest> =
+            wanted.iter().filter(|l| self.store.layer_directory(l).is_none()).collect();
+        if missing.len() > 1 {
+            // Inflating is one thread per layer: several layers at once.
+            std::thread::scope(|scope| {
+                let queue = Mutex::new(missing.iter());
+                for _ in 0..self.workers.count().min(missing.len()) {
+                    scope.spawn(|| {
+                        while let Some(layer) = { lock(&queue).next() } {
+                            // The error comes again, in order, below.
+                            self.directory(layer).ok();
+                        }
+                    });
+                }
+            });
+        }
+        wanted.iter().map(|layer| self.directory(layer)).collect()
+    }
+
+    /// A handle to the bytes of a regular file of one layer.
+    pub(crate) fn content(&self, diff_id: &Digest, path: &[u8]) -> Result<Content, Failure> {
+        let known = lock(&self.descriptors).get(diff_id).cloned();
+        let root = match known {
+            Some(root) => root,
+            None => {
+                let root = Arc::new(open_directory(&self.directory(diff_id)?)?);
+                lock(&self.descriptors).insert(*diff_id, root.clone());
+                root
+            }
+        };
+        Ok(Content::Beneath { root, path: path.to_vec() })
+    }
+
+    /// Puts a layer made of `items` into the store as a blob.
+    pub(crate) fn add_as_blob(&self, items: Vec<Item>) -> Result<Digest, Failure> {
+        let writer = self.store.blob_writer()?;
+        let sink = LayerSink::new(writer, Compression::Gzip, &self.workers);
+        let build = |e: &dyn std::error::Error| Failure::of(FailureKind::Build, e);
+        let (index, sink) = pack(items, sink).map_err(|e| build(&e))?;
+        let sealed = sink.finish().map_err(|e| build(&e))?;
+        self.store.commit_blob(sealed.writer, Some(&sealed.blob.digest))?;
+        let blob = LayerBlob {
+            digest: sealed.blob.digest.to_string(),
+            size: sealed.blob.size,
+            media_type: sealed.blob.media_type.to_string(),
+        };
+        self.store.put_index(&sealed.diff_id, &index)?;
+        self.record_blob(&sealed.diff_id, &blob)?;
+        Ok(sealed.diff_id)
+    }
+
+    /// Puts a layer made of `items`, whose files lie in `draft`, into the store as a directory.
+    pub(crate) fn add_as_directory(
+        &self,
+        items: Vec<Item>,
+        draft: &store::layer::LayerDraft,
+    ) -> Result<Digest, Failure> {
+        let (index, writer) = pack(items, HashWriter::new(std::io::sink()))
+            .map_err(|e| Failure::of(FailureKind::Build, &e))?;
+        let diff_id = writer.finish().0;
+        self.store.put_index(&diff_id, &index)?;
+        self.store.commit_layer(draft, &diff_id)?;
+        Ok(diff_id)
+    }
+
+    /// The layer as a blob in the store.
+    pub(crate) fn blob(&self, diff_id: &Digest) -> Result<LayerBlob, Failure> {
+        let turn = self.turn(Form::Blob, diff_id);
+        let _turn = lock(&turn);
+        if let Some(blob) = self.stored_blob(diff_id) {
+            return Ok(blob);
+        }
+        if let Some(origin) = self.origin(diff_id) {
+            return self.import(diff_id, origin.as_ref());
+        }
+        let index = self.index(diff_id)?;
+        let root = Arc::new(open_directory(&self.directory(diff_id)?)?);
+        let actual = self.add_as_blob(items(&index, &root))?;
+        check(diff_id, &actual)?;
+        self.stored_blob(diff_id).ok_or_else(|| internal("the blob just written is gone"))
+    }
+
+    fn import(&self, diff_id: &Digest, origin: &dyn Origin) -> Result<LayerBlob, Failure> {
+        let blob = origin.blob();
+        let digest = blob.digest().ok_or_else(|| internal("bad digest from an image"))?;
+        if self.store.blob_size(&digest) != Some(blob.size) {
+            let mut writer = self.store.blob_writer()?;
+            let mut reader = origin.open()?;
+            std::io::copy(&mut reader, &mut writer)
+                .map_err(|e| Failure::of(FailureKind::Registry, &e))?;
+            self.store.commit_blob(writer, Some(&digest)).map_err(|e| damaged(&digest, &e))?;
+        }
+        self.record_blob(diff_id, &blob)?;
+        Ok(blob)
+    }
+
+    /// A blob that is not a layer, or is known to be in the store.
+    pub(crate) fn open_stored(&self, digest: &Digest) -> Result<File, Failure> {
+        Ok(self.store.open_blob(digest)?)
+    }
+}
+
+fn check(expected: &Digest, actual: &Digest) -> Result<(), Failure> {
+    if expected == actual {
+        return Ok(());
+    }
+    let message = format!("layer {expected}: its content has the diff_id {actual}");
+    Err(Failure::new(FailureKind::Registry, message))
+}
+
+/// The items of a layer whose files lie below `root`.
+fn items(index: &Index, root: &Arc<OwnedFd>) -> Vec<Item> {
+    let item = |entry: &store::tree::Entry| {
+        let content = match entry.kind {
+            Kind::File { .. } => {
+                Content::Beneath { root: root.clone(), path: entry.path.clone() }
+            }
+            _ => Content::None,
+        };
+        Item { entry: entry.clone(), content }
+    };
+    index.entries().iter().map(item).collect()
+}

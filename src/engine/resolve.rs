@@ -1,0 +1,265 @@
+//! Images by name: out of an OCI layout, the local store, or a registry. An image is resolved
+//! once per build (rule S17); its layers stay where they are until somebody needs them.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use graph::config::ImageConfig;
+use graph::facts::{Facts, ImageFact, ImageNeed, Needs, Platform};
+use oci::layout::Layout;
+use oci::reference::Reference;
+use oci::registry::Client;
+use serde::{Deserialize, Serialize};
+use store::record::RecordKind;
+use store::{Digest, Store};
+use tokio::runtime::Handle;
+
+use super::layers::{LayerBlob, Layers, Origin, Tree};
+use crate::failure::{Failure, FailureKind};
+use crate::request::NamedContext;
+
+const TAGS: RecordKind = RecordKind("tags");
+
+/// Resolved images by the name that [`graph::Op::Image`] uses.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    trees: BTreeMap<String, Tree>,
+    /// Manifest digests by the same name: the process inside takes these instead of asking again.
+    pub(crate) pins: BTreeMap<String, String>,
+}
+
+impl Images {
+    pub(crate) fn tree(&self, name: &str) -> Result<Tree, Failure> {
+        self.trees.get(name).cloned().ok_or_else(|| {
+            Failure::new(FailureKind::Internal, format!("image {name} was not resolved"))
+        })
+    }
+}
+
+/// What a tag of the local store stands for.
+#[derive(Debug, Serialize, Deserialize)]
+struct TagRecord {
+    name: String,
+    manifest: String,
+}
+
+fn tag_key(name: &str) -> [u8; 32] {
+    *blake3::hash(name.as_bytes()).as_bytes()
+}
+
+/// Makes `name` stand for a manifest whose blobs are in the store.
+pub(crate) fn put_tag(store: &Store, name: &Reference, manifest: &Digest) -> Result<(), Failure> {
+    let name = name.to_string();
+    let record = TagRecord { name: name.clone(), manifest: manifest.to_string() };
+    let json = serde_json::to_vec(&record)
+        .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
+    Ok(store.put_record(TAGS, &tag_key(&name), &json)?)
+}
+
+/// Answers [`Needs`].
+pub(crate) struct Resolver<'a> {
+    pub(crate) layers: &'a Layers,
+    pub(crate) contexts: &'a BTreeMap<String, NamedContext>,
+    pub(crate) runtime: Handle,
+    pub(crate) client: Arc<Client>,
+    /// Manifest digests found before, by image name.
+    pub(crate) pins: BTreeMap<String, String>,
+}
+
+/// An image with the place its blobs come from.
+struct Found {
+    image: oci::image::ResolvedImage,
+    origin: Place,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Store,
+    Layout(PathBuf),
+    Registry(Reference),
+}
+
+impl Resolver<'_> {
+    /// Resolves every image in `needs` and adds what it learns to `facts` and `images`.
+    ///
+    /// # Errors
+    /// Of the first image that cannot be had, with the lines that ask for it.
+    pub(crate) fn resolve(
+        &self,
+        needs: &Needs,
+        facts: &mut Facts,
+        images: &mut Images,
+    ) -> Result<(), (Failure, (u32, u32))> {
+        for (key, need) in &needs.images {
+            let found = self.find(key, need).map_err(|failure| (failure, need.lines))?;
+            let fact = self.take_in(key, found, images).map_err(|f| (f, need.lines))?;
+            facts.images.insert(key.clone(), fact);
+        }
+        Ok(())
+    }
+
+    fn find(&self, key: &str, need: &ImageNeed) -> Result<Found, Failure> {
+        let pin = self.pins.get(key).map(String::as_str);
+        if !need.named_context {
+            return self.image(&need.reference, &need.platform, pin);
+        }
+        match self.contexts.get(&need.reference) {
+            Some(NamedContext::OciLayout { directory, reference }) => {
+                let layout = Layout::open(directory).map_err(|e| oci_failure(&e))?;
+                let reference = pin.or(reference.as_deref());
+                let image = layout
+                    .resolve(reference, &oci_platform(&need.platform))
+                    .map_err(|e| oci_failure(&e))?;
+                Ok(Found { image, origin: Place::Layout(directory.clone()) })
+            }
+            Some(NamedContext::Image(reference)) => self.image(reference, &need.platform, pin),
+            Some(NamedContext::Directory(path)) => {
+                let message =
+                    format!("build context {:?} is the directory {}, not an image", need.reference, path.display());
+                Err(Failure::new(FailureKind::Usage, message))
+            }
+            None => Err(Failure::new(
+                FailureKind::Internal,
+                format!("unknown build context {}", need.reference),
+            )),
+        }
+    }
+
+    fn image(
+        &self,
+        text: &str,
+        platform: &Platform,
+        pin: Option<&str>,
+    ) -> Result<Found, Failure> {
+        let reference: Reference = text
+            .parse()
+            .map_err(|e| Failure::of(FailureKind::Usage, &e))?;
+        if let Some(image) = self.in_store(&reference, platform, pin)? {
+            return Ok(Found { image, origin: Place::Store });
+        }
+        let image = self
+            .runtime
+            .block_on(self.client.resolve(&reference, &oci_platform(platform)))
+            .map_err(|e| registry_failure(text, &e))?;
+        Ok(Found { image, origin: Place::Registry(reference) })
+    }
+
+    /// A tag of the local store, or a manifest pinned by the process outside.
+    fn in_store(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        pin: Option<&str>,
+    ) -> Result<Option<oci::image::ResolvedImage>, Failure> {
+        let store = &self.layers.store;
+        let tag = || -> Result<Option<String>, Failure> {
+            let bytes = store.record(TAGS, &tag_key(&reference.to_string()))?;
+            let record: Option<TagRecord> = bytes.and_then(|b| serde_json::from_slice(&b).ok());
+            Ok(record.map(|r| r.manifest))
+        };
+        let Some(digest) = tag()?.filter(|tagged| pin.is_none_or(|pin| pin == tagged)) else {
+            return Ok(None);
+        };
+        let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
+        let read = |digest: &Digest| -> Result<Vec<u8>, Failure> {
+            let mut bytes = Vec::new();
+            let mut file = self.layers.open_stored(digest)?;
+            file.read_to_end(&mut bytes).map_err(store::Error::io("read blob of", &digest.hex()))?;
+            Ok(bytes)
+        };
+        if store.blob_size(&digest).is_none() {
+            return Ok(None);
+        }
+        let image = oci::image::ResolvedImage::from_manifest(&read(&digest)?, |d| {
+            read(d).map_err(|failure| std::io::Error::other(failure.message))
+        })
+        .map_err(|e| oci_failure(&e))?;
+        Ok(Some(image).filter(|i| i.matches(&oci_platform(platform))))
+    }
+
+    fn take_in(&self, key: &str, found: Found, images: &mut Images) -> Result<ImageFact, Failure> {
+        let config: ImageConfig = serde_json::from_slice(&found.image.config).map_err(|e| {
+            Failure::new(FailureKind::Registry, format!("image {key}: its config is invalid: {e}"))
+        })?;
+        let mut diff_ids = Vec::with_capacity(found.image.layers.len());
+        for layer in &found.image.layers {
+            let blob = LayerBlob {
+                digest: layer.digest.to_string(),
+                size: layer.size,
+                media_type: layer.media_type.clone(),
+            };
+            let origin = BlobOrigin {
+                blob,
+                digest: layer.digest,
+                place: found.origin.clone(),
+                store: self.layers.store.clone(),
+                client: self.client.clone(),
+                runtime: self.runtime.clone(),
+            };
+            self.layers.add_origin(layer.diff_id, Arc::new(origin));
+            diff_ids.push(layer.diff_id);
+        }
+        images.trees.insert(key.to_owned(), Tree::new(diff_ids));
+        images.pins.insert(key.to_owned(), found.image.manifest_digest.to_string());
+        Ok(ImageFact { config, layers: found.image.layers.len() })
+    }
+}
+
+/// One layer of a resolved image.
+struct BlobOrigin {
+    blob: LayerBlob,
+    digest: Digest,
+    place: Place,
+    store: Arc<Store>,
+    client: Arc<Client>,
+    runtime: Handle,
+}
+
+impl Origin for BlobOrigin {
+    fn blob(&self) -> LayerBlob {
+        self.blob.clone()
+    }
+
+    fn open(&self) -> Result<Box<dyn Read + Send>, Failure> {
+        if self.store.blob_size(&self.digest) == Some(self.blob.size) {
+            return Ok(Box::new(self.store.open_blob(&self.digest)?));
+        }
+        match &self.place {
+            Place::Store => Ok(Box::new(self.store.open_blob(&self.digest)?)),
+            Place::Layout(directory) => {
+                let layout = Layout::open(directory).map_err(|e| oci_failure(&e))?;
+                Ok(Box::new(layout.open_blob(&self.digest).map_err(|e| oci_failure(&e))?))
+            }
+            Place::Registry(reference) => {
+                let mut writer = self.store.blob_writer()?;
+                let fetch =
+                    self.client.fetch_blob(reference, &self.digest, self.blob.size, &mut writer);
+                self.runtime
+                    .block_on(fetch)
+                    .map_err(|e| registry_failure(&reference.to_string(), &e))?;
+                self.store.commit_blob(writer, Some(&self.digest))?;
+                Ok(Box::new(self.store.open_blob(&self.digest)?))
+            }
+        }
+    }
+}
+
+pub(crate) fn oci_platform(platform: &Platform) -> oci::platform::Platform {
+    oci::platform::Platform {
+        os: platform.os.clone(),
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+    }
+}
+
+fn oci_failure(error: &dyn std::error::Error) -> Failure {
+    Failure::of(FailureKind::Registry, error)
+}
+
+fn registry_failure(reference: &str, error: &dyn std::error::Error) -> Failure {
+    let mut failure = oci_failure(error);
+    failure.message = format!("{reference}: {}", failure.message);
+    failure
+}

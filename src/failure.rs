@@ -1,0 +1,105 @@
+//! Why a command failed: what kind of trouble, what it was, and what to do about it.
+
+use std::fmt;
+
+/// Decides the exit code; documented in docs/reference/exit-codes.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A step of the build failed.
+    Build,
+    /// The command line is wrong.
+    Usage,
+    /// The Dockerfile is wrong.
+    Dockerfile,
+    /// The machine does not allow or have what is needed.
+    Environment,
+    /// An image could not be had.
+    Registry,
+    /// The store is damaged, in use, or of another version.
+    Cache,
+    /// A bug in layercake.
+    Internal,
+    /// Interrupted by SIGINT.
+    Interrupted,
+    /// Ended by SIGTERM.
+    Terminated,
+}
+
+impl FailureKind {
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Build => 1,
+            Self::Usage => 2,
+            Self::Dockerfile => 3,
+            Self::Environment => 4,
+            Self::Registry => 5,
+            Self::Cache => 6,
+            Self::Internal => 70,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
+
+/// An error as people see it.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+    /// Each on a line of its own after the message.
+    pub hints: Vec<String>,
+    /// Printed before the message: a Dockerfile excerpt with its lines marked.
+    pub excerpt: Option<String>,
+}
+
+impl Failure {
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hints: Vec::new(), excerpt: None }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The whole chain of causes as one sentence.
+    pub fn of(kind: FailureKind, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Many errors repeat their source in their own text.
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        Self::new(kind, message)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(excerpt) = &self.excerpt {
+            writeln!(f, "{excerpt}")?;
+        }
+        write!(f, "ERROR: {}", self.message)?;
+        self.hints.iter().try_for_each(|hint| write!(f, "\n  hint: {hint}"))
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        let kind = match &error {
+            store::Error::Io { source, .. }
+                if source.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) =>
+            {
+                FailureKind::Environment
+            }
+            _ => FailureKind::Cache,
+        };
+        Self::of(kind, &error)
+    }
+}

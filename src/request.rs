@@ -1,0 +1,88 @@
+//! What a `build` command line means: nothing left undecided, nothing of how it was typed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use graph::facts::Platform;
+
+/// One build.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// The main context; `None` when the build needs none (`-` with a Dockerfile on stdin).
+    pub context: Option<PathBuf>,
+    pub dockerfile: DockerfileSource,
+    pub target: Option<String>,
+    pub build_args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub contexts: BTreeMap<String, NamedContext>,
+    pub tags: Vec<String>,
+    pub outputs: Vec<Output>,
+    pub platform: Option<Platform>,
+    pub no_cache: bool,
+    pub no_cache_filter: BTreeSet<String>,
+    pub network: Option<graph::op::Network>,
+    pub add_hosts: Vec<(String, String)>,
+    pub shm_size: Option<u64>,
+    pub ulimits: Vec<String>,
+    pub allow: BTreeSet<String>,
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// Steps executing at once.
+    pub jobs: usize,
+    pub store_root: PathBuf,
+    pub progress: Progress,
+    pub iid_file: Option<PathBuf>,
+    pub metadata_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileSource {
+    /// `-f PATH`, relative to the working directory as buildx takes it.
+    Path(PathBuf),
+    /// `Dockerfile`, else `dockerfile`, in the context (rule P31).
+    Default,
+    /// `-f -`.
+    Stdin,
+}
+
+/// `--build-context NAME=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    Directory(PathBuf),
+    /// `oci-layout://DIR[:TAG|@DIGEST]`.
+    OciLayout { directory: PathBuf, reference: Option<String> },
+    /// `docker-image://REF`.
+    Image(String),
+}
+
+/// `--output`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// `type=oci,dest=PATH[,tar=true|false]`.
+    Oci { destination: PathBuf, tar: bool },
+}
+
+/// `--secret id=NAME,src=PATH|env=NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    File(PathBuf),
+    Environment(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    Plain,
+    Quiet,
+}
+
+/// The platform of this machine, by its names in images.
+#[must_use]
+pub fn native_platform() -> Platform {
+    let (architecture, variant) = match std::env::consts::ARCH {
+        "x86_64" => ("amd64", None),
+        "aarch64" => ("arm64", None),
+        "arm" => ("arm", Some("v7".to_owned())),
+        "powerpc64" => ("ppc64le", None),
+        other => (other, None),
+    };
+    Platform { os: "linux".to_owned(), architecture: architecture.to_owned(), variant }
+}

@@ -1,0 +1,3 @@
+BEGIN { FS = "\t"; print "<ul>" }
+{ printf "<li>%s: %s</li>\n", $1, $2 }
+END { print "</ul>" }
