@@ -74,3 +74,26 @@ pub struct ImageNeed {
     /// The first lines that ask for it.
     pub lines: (u32, u32),
 }
+
+impl ImageNeed {
+    /// The name of the answer in [`Facts::images`] and of the [`crate::Op::Image`]: equal for
+    /// references that mean the same image (`busybox`, `docker.io/library/busybox:latest`).
+    #[must_use]
+    pub fn key(&self) -> String {
+        let name = crate::lower::reference::normalise(&self.reference)
+            .unwrap_or_else(|_| self.reference.clone());
+        let kind = if self.named_context { "context:" } else { "" };
+        format!("{kind}{name} {}", self.platform)
+    }
+}
+
+impl std::fmt::Display for Platform {
+    /// `os/architecture[/variant]`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match self.variant.as_deref() {
+            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
+            _ => Ok(()),
+        }
+    }
+}

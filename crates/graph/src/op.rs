@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// [`Op::Context`] of the main build context; no named context may have this name.
+pub const MAIN_CONTEXT: &str = "context";
+
 /// Index into [`crate::plan::Plan::nodes`]; inputs always have smaller numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub usize);
@@ -68,13 +71,18 @@ pub struct Copy {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum CopySource {
-    /// `path` is expanded, clean, relative to the root of input number `input` (rule C01);
-    /// with `--parents` a `/./` in it is kept.
+    /// `path` is expanded, clean, relative to the root of input number `input`, `""` being that
+    /// root (rule C01); with `--parents` the first `/./` in it is kept.
     Path { input: usize, path: String },
     /// A file with this content, mode 0644, owner 0:0 (rule H11).
     Inline { name: String, content: String },
-    /// The single file of an [`Op::Http`] input.
-    Download { input: usize, name: String },
+    /// The single file of an [`Op::Http`] input; unpacked only with `--unpack=true` (rule D10).
+    Download {
+        input: usize,
+        name: String,
+        #[serde(default)]
+        unpack: bool,
+    },
 }
 
 /// `WORKDIR`: makes the directory and its parents (rules W02-W04).

@@ -35,6 +35,9 @@ pub struct Plan {
     /// New history entries after those of the base, in order; `empty_layer` false stands for one
     /// layer of the target's chain (rules M01, M09).
     pub history: Vec<HistoryEntry>,
+    /// `SOURCE_DATE_EPOCH`, seconds, when the build arg or a global `ARG` gives one (rules E01,
+    /// E04); the ops carry [`crate::lower::DEFAULT_EPOCH`] otherwise.
+    pub source_date_epoch: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,78 @@
+//! Expansion of words with the variables of their place.
+
+use dockerfile::LineRange;
+use dockerfile::word::{self, Environment, ExpandError};
+
+use super::error::{ErrorKind, LowerError};
+use super::variables::Variables;
+
+impl Environment for Variables {
+    fn get(&self, name: &str) -> Option<String> {
+        self.value(name).map(str::to_owned)
+    }
+
+    fn names(&self) -> Vec<String> {
+        Self::names(self).map(str::to_owned).collect()
+    }
+}
+
+impl From<ExpandError> for LowerError {
+    fn from(error: ExpandError) -> Self {
+        let lowered = Self::new(ErrorKind::Expansion, error.to_string());
+        match error.kind.required_name() {
+            Some(name) => lowered.help(format!(
+                "`{name}` has no value here; declare it with ARG and pass --build-arg {name}=…"
+            )),
+            None => lowered,
+        }
+    }
+}
+
+/// The words of one instruction: the file's escape character and the variables in force before
+/// the instruction began (rule X04).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Words<'a> {
+    pub(crate) escape: char,
+    pub(crate) variables: &'a Variables,
+}
+
+impl Words<'_> {
+    pub(crate) fn word(&self, text: &str) -> Result<String, LowerError> {
+        Ok(word::expand(text, self.escape, self.variables)?)
+    }
+
+    pub(crate) fn optional(&self, text: Option<&str>) -> Result<Option<String>, LowerError> {
+        text.map(|text| self.word(text)).transpose()
+    }
+
+    /// Splits after expanding (rule X14).
+    pub(crate) fn split(&self, text: &str) -> Result<Vec<String>, LowerError> {
+        Ok(word::expand_words(text, self.escape, self.variables)?)
+    }
+
+    /// Rule H12.
+    pub(crate) fn heredoc(&self, body: &str) -> Result<String, LowerError> {
+        Ok(word::expand_heredoc(body, self.variables)?.value)
+    }
+
+    /// As [`Self::word`]; what cannot be expanded is shown as written.
+    pub(crate) fn for_name(&self, text: &str) -> String {
+        self.word(text).unwrap_or_else(|_| text.to_owned())
+    }
+
+    /// For the name of a `RUN`: quotes and unset variables stay (rule X07).
+    pub(crate) fn for_run_name(&self, text: &str) -> String {
+        word::expand_for_display(text, self.escape, self.variables)
+            .unwrap_or_else(|_| text.to_owned())
+    }
+}
+
+/// A word before any stage, with the names it used and missed.
+pub(crate) fn global_word(
+    text: &str,
+    escape: char,
+    globals: &Variables,
+    lines: LineRange,
+) -> Result<word::Expansion, LowerError> {
+    word::expand_tracked(text, escape, globals).map_err(|error| LowerError::from(error).at(lines))
+}

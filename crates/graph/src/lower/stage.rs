@@ -1,0 +1,183 @@
+//! One stage while its instructions are applied, and which module each instruction goes to.
+
+use dockerfile::LineRange;
+use dockerfile::instruction::{Instruction, InstructionKind};
+
+use super::build::Build;
+use super::error::LowerError;
+use super::expand::Words;
+use super::nodes::Nodes;
+use super::variables::Variables;
+use super::{args, config, copy, env, expose, path, run, workdir};
+use crate::config::ImageConfig;
+use crate::op::{NodeId, Op};
+use crate::plan::{HistoryEntry, Meta};
+
+/// What a stage hands to a stage that begins with it (rule S13).
+#[derive(Debug, Clone)]
+pub(crate) struct StageState {
+    pub(crate) tree: NodeId,
+    pub(crate) config: ImageConfig,
+    /// New entries; those of the base image are in `config`.
+    pub(crate) history: Vec<HistoryEntry>,
+    pub(crate) variables: Variables,
+    /// Declared `ARG`s in order, with the value each declaration gave (rules A09, M05).
+    pub(crate) args: Vec<(String, Option<String>)>,
+    /// `CMD` was set in this stage (rule S14).
+    pub(crate) cmd_set: bool,
+}
+
+impl StageState {
+    pub(crate) fn new(tree: NodeId, config: ImageConfig) -> Self {
+        Self {
+            tree,
+            config,
+            history: Vec::new(),
+            variables: Variables::default(),
+            args: Vec::new(),
+            cmd_set: false,
+        }
+    }
+
+    /// Absolute and clean.
+    pub(crate) fn workdir(&self) -> &str {
+        match self.config.config.working_dir.as_str() {
+            "" => "/",
+            workdir => workdir,
+        }
+    }
+
+    /// Makes the config complete before the first instruction: a PATH (rule A18), a clean
+    /// absolute working directory (rule M17), its variables in force.
+    pub(crate) fn begin(&mut self) {
+        const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let config = &mut self.config.config;
+        config.on_build.clear();
+        if !config.env.iter().any(|entry| entry.split('=').next() == Some("PATH")) {
+            config.env.push(format!("PATH={PATH}"));
+        }
+        if !config.working_dir.is_empty() {
+            config.working_dir = path::resolve("/", &config.working_dir);
+        }
+        for entry in &config.env {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            self.variables.set(name, value);
+        }
+        self.cmd_set = false;
+    }
+}
+
+/// Counts the steps of a stage: `[builder 2/5] `.
+#[derive(Debug)]
+pub(crate) struct StepNames {
+    /// Empty when the file has one stage only.
+    pub(crate) label: String,
+    pub(crate) done: usize,
+    pub(crate) total: usize,
+}
+
+impl StepNames {
+    pub(crate) fn next(&mut self, trigger: bool, text: &str) -> String {
+        if self.total == 0 {
+            return text.to_owned();
+        }
+        self.done += 1;
+        let label = if self.label.is_empty() { String::new() } else { format!("{} ", self.label) };
+        let width = self.total.to_string().len();
+        let trigger = if trigger { "ONBUILD " } else { "" };
+        format!("[{label}{:width$}/{}] {trigger}{text}", self.done, self.total)
+    }
+}
+
+/// Everything an instruction sees and changes.
+#[derive(Debug)]
+pub(crate) struct Scope<'s> {
+    pub(crate) build: &'s Build<'s>,
+    pub(crate) state: &'s mut StageState,
+    pub(crate) nodes: &'s mut Nodes,
+    pub(crate) names: &'s mut StepNames,
+    pub(crate) instruction: &'s Instruction,
+    /// Trees of the stages and images the instruction takes files from.
+    pub(crate) sources: &'s [Option<SourceTree>],
+    pub(crate) stage: &'s str,
+    pub(crate) trigger: bool,
+    pub(crate) no_cache: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SourceTree {
+    pub(crate) node: NodeId,
+    /// A local directory: owners mean nothing there.
+    pub(crate) directory: bool,
+}
+
+impl Scope<'_> {
+    pub(crate) fn words(&self) -> Words<'_> {
+        self.build.words(&self.state.variables)
+    }
+
+    /// Adds a node on top of the stage's tree; `inputs[0]` is that tree.
+    pub(crate) fn step(&mut self, op: Op, more_inputs: &[NodeId], text: &str) {
+        let meta = Meta {
+            name: self.names.next(self.trigger, text),
+            stage: self.stage.to_owned(),
+            lines: Some(lines(self.instruction.lines)),
+            no_cache: self.no_cache,
+        };
+        let mut inputs = vec![self.state.tree];
+        inputs.extend_from_slice(more_inputs);
+        self.state.tree = self.nodes.add(op, inputs, meta);
+    }
+
+    /// Applies the instruction.
+    pub(crate) fn dispatch(&mut self) -> Result<(), LowerError> {
+        let result = match &self.instruction.kind {
+            InstructionKind::Add(add) => copy::lower(self, add, true),
+            InstructionKind::Copy(copy) => copy::lower(self, copy, false),
+            InstructionKind::Arg(declarations) => args::lower(self, declarations),
+            InstructionKind::Env(pairs) => env::lower(self, pairs),
+            InstructionKind::Run(run) => run::lower(self, run),
+            InstructionKind::Workdir(path) => workdir::lower(self, path),
+            InstructionKind::Expose(ports) => expose::lower(self, ports),
+            InstructionKind::Cmd(command) => config::cmd(self, command),
+            InstructionKind::Entrypoint(command) => config::entrypoint(self, command),
+            InstructionKind::Healthcheck(check) => config::healthcheck(self, check),
+            InstructionKind::Label(pairs) => config::label(self, pairs),
+            InstructionKind::Maintainer(name) => config::maintainer(self, name),
+            InstructionKind::Onbuild(onbuild) => config::onbuild(self, onbuild),
+            InstructionKind::Shell(shell) => config::shell(self, shell),
+            InstructionKind::Stopsignal(signal) => config::stopsignal(self, signal),
+            InstructionKind::User(user) => config::user(self, user),
+            InstructionKind::Volume(paths) => config::volume(self, paths),
+        };
+        result.map_err(|error| error.at(self.instruction.lines))
+    }
+}
+
+/// The instruction as step names show it: keyword in capitals.
+pub(crate) fn step_text(text: &str) -> String {
+    match text.split_once(' ') {
+        Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
+        None => text.to_uppercase(),
+    }
+}
+
+pub(crate) fn lines(range: LineRange) -> (u32, u32) {
+    (range.first, range.last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_counted_as_buildkit_counts_them() {
+        let mut names = StepNames { label: "b".into(), done: 8, total: 10 };
+        assert_eq!(names.next(false, "RUN x"), "[b  9/10] RUN x");
+        assert_eq!(names.next(true, "RUN x"), "[b 10/10] ONBUILD RUN x");
+        let mut names = StepNames { label: String::new(), done: 0, total: 2 };
+        assert_eq!(names.next(false, "RUN x"), "[1/2] RUN x");
+        let mut names = StepNames { label: "i".into(), done: 0, total: 0 };
+        assert_eq!(names.next(false, "FROM i"), "FROM i");
+    }
+}

@@ -1,0 +1,334 @@
+//! The graph of stages: what each begins with and takes files from (rules S01-S12).
+
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
+
+use dockerfile::LineRange;
+use dockerfile::instruction::{Instruction, InstructionKind, Stage};
+
+use super::build::Build;
+use super::error::{ErrorKind, LowerError};
+use super::expand::global_word;
+use super::variables::Variables;
+use super::{platform, reference};
+use crate::facts::Platform;
+
+/// The empty image (rule S12).
+const SCRATCH: &str = "scratch";
+
+/// Index into [`Stages::all`].
+pub(crate) type StageId = usize;
+
+/// A stage of the file, or an image that a `--from` names: a stage without instructions.
+#[derive(Debug)]
+pub(crate) struct StageSpec<'a> {
+    /// `None` for an image that a `--from` names.
+    pub(crate) declared: Option<&'a Stage>,
+    /// The lower-case name, or `stage-N`.
+    pub(crate) label: String,
+    pub(crate) base: Base,
+    /// `--platform` of the `FROM`.
+    pub(crate) platform: Option<Platform>,
+    pub(crate) lines: LineRange,
+    /// Triggers of the base first (rule S21).
+    pub(crate) commands: Vec<Command<'a>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Base {
+    Scratch,
+    Stage(StageId),
+    /// The reference, expanded.
+    Image(String),
+    /// A named context has this stage's name and stands in its place (rule S02).
+    Replaced(String),
+}
+
+#[derive(Debug)]
+pub(crate) struct Command<'a> {
+    pub(crate) instruction: Cow<'a, Instruction>,
+    /// Where files come from: one for `COPY --from`, one per mount of `RUN`. `None` is the
+    /// build context, or nothing.
+    pub(crate) sources: Vec<Option<StageId>>,
+    /// From an ONBUILD of the base.
+    pub(crate) trigger: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stages<'a> {
+    pub(crate) all: Vec<StageSpec<'a>>,
+    by_name: HashMap<String, StageId>,
+    images: HashMap<String, StageId>,
+    pub(crate) target: StageId,
+}
+
+impl<'a> Stages<'a> {
+    /// Expands the `FROM` lines, links the stages and finds the target.
+    ///
+    /// # Errors
+    /// All errors of the `FROM` lines, else the first of: unknown target, a `--from` that cannot
+    /// be, a circle. BuildKit reports these for stages the target does not need as well.
+    pub(crate) fn new(build: &Build<'a>) -> Result<Self, Vec<LowerError>> {
+        let mut stages =
+            Self { all: Vec::new(), by_name: HashMap::new(), images: HashMap::new(), target: 0 };
+        let mut errors = Vec::new();
+        for (index, stage) in build.file.stages.iter().enumerate() {
+            match stages.declare(build, index, stage) {
+                Ok(spec) => {
+                    stages.all.push(spec);
+                    if let Some(name) = &stage.name {
+                        stages.by_name.insert(name.to_lowercase(), index);
+                    }
+                }
+                Err(error) => errors.push(error.at(stage.lines)),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        stages.link(build).map_err(|error| vec![error])?;
+        Ok(stages)
+    }
+
+    fn declare(
+        &self,
+        build: &Build<'a>,
+        index: StageId,
+        stage: &'a Stage,
+    ) -> Result<StageSpec<'a>, LowerError> {
+        let escape = build.file.directives.escape;
+        let base = global_word(&stage.base, escape, &build.globals, stage.lines)?;
+        if base.value.is_empty() {
+            let error =
+                LowerError::value(format!("base name ({}) should not be blank", stage.base));
+            return Err(match base.unset.first() {
+                Some(name) => error.help(format!(
+                    "`{name}` has no value before FROM; pass --build-arg {name}=… or give a global ARG a default"
+                )),
+                None => error,
+            });
+        }
+        let platform = stage
+            .platform
+            .as_deref()
+            .map(|written| stage_platform(build, written, stage.lines))
+            .transpose()?;
+        let for_context = platform.as_ref().unwrap_or(&build.selection.target_platform);
+        let replaced = stage.name.as_deref().and_then(|name| build.named_context(name, for_context));
+        let base = match replaced {
+            Some(key) => Base::Replaced(key.to_owned()),
+            None if base.value == SCRATCH && !self.by_name.contains_key(SCRATCH) => Base::Scratch,
+            // As written: `FROM Builder` is not the stage `builder` (rule S01).
+            None => match self.by_name.get(&base.value) {
+                Some(&id) => Base::Stage(id),
+                None => Base::Image(base.value),
+            },
+        };
+        Ok(StageSpec {
+            declared: Some(stage),
+            label: stage.name.clone().unwrap_or_else(|| format!("stage-{index}")),
+            base,
+            platform,
+            lines: stage.lines,
+            commands: Vec::new(),
+        })
+    }
+
+    fn link(&mut self, build: &Build<'a>) -> Result<(), LowerError> {
+        self.target = self.find_target(build)?;
+        for id in 0..build.file.stages.len() {
+            // What stands in a stage's place brings its own content (rule S02).
+            if matches!(self.all[id].base, Base::Replaced(_)) {
+                continue;
+            }
+            for instruction in &build.file.stages[id].instructions {
+                let command = self.command(Cow::Borrowed(instruction), false)?;
+                self.all[id].commands.push(command);
+            }
+        }
+        self.check_circles()?;
+        for stage in &self.all {
+            if let Base::Image(name) = &stage.base {
+                reference::parse(name).map_err(|error| {
+                    let message = format!("failed to parse stage name \"{name}\": {error}");
+                    let names = self.by_name.keys().map(String::as_str);
+                    LowerError::new(ErrorKind::Reference, message)
+                        .suggest(name, sorted(names))
+                        .at(stage.lines)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rules S08, S09.
+    fn find_target(&self, build: &Build<'a>) -> Result<StageId, LowerError> {
+        let Some(name) = build.selection.target.as_deref().filter(|name| !name.is_empty()) else {
+            return Ok(self.all.len() - 1);
+        };
+        self.by_name.get(&name.to_lowercase()).copied().ok_or_else(|| {
+            let message = format!("target stage \"{name}\" could not be found");
+            let error = LowerError::new(ErrorKind::UnknownStage, message)
+                .suggest(name, self.all.iter().map(|stage| stage.label.as_str()));
+            let names: Vec<&str> = sorted(self.by_name.keys().map(String::as_str)).collect();
+            if names.is_empty() {
+                error.help("no stage of this file has a name")
+            } else {
+                error.help(format!("stages that have names: {}", names.join(", ")))
+            }
+        })
+    }
+
+    /// Looks up what the instruction takes files from, adding images as stages of their own.
+    pub(crate) fn command(
+        &mut self,
+        instruction: Cow<'a, Instruction>,
+        trigger: bool,
+    ) -> Result<Command<'a>, LowerError> {
+        let lines = instruction.lines;
+        let sources = match &instruction.kind {
+            InstructionKind::Copy(copy) => match copy.from.as_deref() {
+                Some(from) => vec![Some(self.copy_source(from, lines)?)],
+                None => Vec::new(),
+            },
+            InstructionKind::Run(run) => run
+                .mounts
+                .iter()
+                .map(|mount| mount.from.as_deref().map(|from| self.source_by_name(from, lines)))
+                .collect(),
+            _ => Vec::new(),
+        };
+        Ok(Command { instruction, sources, trigger })
+    }
+
+    /// Rules S02, X03.
+    fn copy_source(&mut self, from: &str, lines: LineRange) -> Result<StageId, LowerError> {
+        let plain = global_word(from, '\\', &Variables::default(), lines)?.value;
+        if plain != from {
+            return Err(LowerError::new(
+                ErrorKind::Expansion,
+                "variable expansion is not supported for --from, define a new stage with FROM \
+                 using ARG from global scope as a workaround",
+            )
+            .help("add `FROM ${IMAGE} AS name` above, with `ARG IMAGE` before the first FROM, and use --from=name")
+            .at(lines));
+        }
+        let Ok(index) = from.parse::<i64>() else {
+            return Ok(self.source_by_name(from, lines));
+        };
+        let declared = self.all.iter().filter(|stage| stage.declared.is_some()).count();
+        usize::try_from(index).ok().filter(|&id| id < declared).ok_or_else(|| {
+            LowerError::new(ErrorKind::UnknownStage, format!("invalid stage index {index}"))
+                .help(format!("stages count from 0; the last one is {}", declared - 1))
+                .at(lines)
+        })
+    }
+
+    /// A stage, whichever case its name is written in, else an image.
+    fn source_by_name(&mut self, name: &str, lines: LineRange) -> StageId {
+        if let Some(&id) = self.by_name.get(&name.to_lowercase()) {
+            return id;
+        }
+        if let Some(&id) = self.images.get(name) {
+            return id;
+        }
+        let id = self.all.len();
+        self.all.push(StageSpec {
+            declared: None,
+            label: name.to_owned(),
+            base: if name == SCRATCH { Base::Scratch } else { Base::Image(name.to_owned()) },
+            platform: None,
+            lines,
+            commands: Vec::new(),
+        });
+        self.images.insert(name.to_owned(), id);
+        id
+    }
+
+    /// Rule S05.
+    pub(crate) fn check_circles(&self) -> Result<(), LowerError> {
+        let mut done = vec![false; self.all.len()];
+        for start in 0..self.all.len() {
+            // A stack of (stage, dependencies not yet followed) instead of recursion: a file may
+            // chain as many stages as it has lines.
+            let mut path: Vec<(StageId, Vec<(StageId, LineRange)>)> = Vec::new();
+            if !done[start] {
+                path.push((start, self.taken_from(start)));
+            }
+            while let Some((stage, rest)) = path.last_mut() {
+                let Some((next, lines)) = rest.pop() else {
+                    done[*stage] = true;
+                    path.pop();
+                    continue;
+                };
+                if path.iter().any(|(on_path, _)| *on_path == next) {
+                    let name = &self.all[start].label;
+                    return Err(LowerError::new(
+                        ErrorKind::CircularDependency,
+                        format!("circular dependency detected on stage: {name}"),
+                    )
+                    .help(format!("stage `{}` is needed to build itself", self.all[next].label))
+                    .at(lines));
+                }
+                if !done[next] {
+                    path.push((next, self.taken_from(next)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages whose files the instructions of `id` use, and the lines that do.
+    fn taken_from(&self, id: StageId) -> Vec<(StageId, LineRange)> {
+        let commands = &self.all[id].commands;
+        commands
+            .iter()
+            .flat_map(|command| {
+                let lines = command.instruction.lines;
+                command.sources.iter().flatten().map(move |&source| (source, lines))
+            })
+            .collect()
+    }
+
+    /// The target and all it needs (rule S06).
+    pub(crate) fn reachable(&self) -> BTreeSet<StageId> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![self.target];
+        while let Some(id) = open.pop() {
+            if !found.insert(id) {
+                continue;
+            }
+            if let Base::Stage(base) = self.all[id].base {
+                open.push(base);
+            }
+            open.extend(self.taken_from(id).into_iter().map(|(source, _)| source));
+        }
+        found
+    }
+}
+
+fn stage_platform(
+    build: &Build<'_>,
+    written: &str,
+    lines: LineRange,
+) -> Result<Platform, LowerError> {
+    let escape = build.file.directives.escape;
+    let expanded = global_word(written, escape, &build.globals, lines)?;
+    let suggest = |error: LowerError| match expanded.unset.first() {
+        Some(name) => error.suggest(name, build.globals.names()),
+        None => error,
+    };
+    if expanded.value.is_empty() {
+        let message = format!("empty platform value from expression {written}");
+        return Err(suggest(LowerError::new(ErrorKind::Reference, message)));
+    }
+    platform::parse(&expanded.value, &build.selection.build_platform).map_err(|error| {
+        let message = format!("failed to parse platform {written}: {error}");
+        suggest(LowerError::new(ErrorKind::Reference, message))
+    })
+}
+
+fn sorted<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let names: BTreeSet<&str> = names.collect();
+    names.into_iter()
+}
