@@ -28,21 +28,25 @@ pub(crate) fn lower(
         });
         scope.state.args.push((name.clone(), value));
     }
-    scope.state.history.push(history::metadata(format!("ARG {}", shown.join(" "))));
+    scope
+        .state
+        .history
+        .push(history::metadata(format!("ARG {}", shown.join(" "))));
     Ok(())
 }
 
 /// The build argument, else the default here, else the global value, else unset. A default that
 /// cannot be expanded is no error when a build argument stands in for it (rule A05).
-fn value(
-    scope: &Scope<'_>,
-    declaration: &ArgDeclaration,
-) -> Result<Option<String>, LowerError> {
+fn value(scope: &Scope<'_>, declaration: &ArgDeclaration) -> Result<Option<String>, LowerError> {
     if let Some(given) = scope.build.build_args.get(&declaration.name) {
         return Ok(Some(given.clone()));
     }
     match &declaration.default {
         Some(default) => scope.words().word(default).map(Some),
-        None => Ok(scope.build.globals.value(&declaration.name).map(str::to_owned)),
+        None => Ok(scope
+            .build
+            .globals
+            .value(&declaration.name)
+            .map(str::to_owned)),
     }
 }

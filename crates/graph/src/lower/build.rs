@@ -12,8 +12,10 @@ use super::{epoch, platform, reference};
 use crate::facts::Selection;
 
 /// Frontends whose language this is, whatever their tag (and the name BuildKit gives its own).
-const BUILT_IN_FRONTENDS: [&str; 2] =
-    ["docker.io/docker/dockerfile", "docker.io/docker/dockerfile-upstream"];
+const BUILT_IN_FRONTENDS: [&str; 2] = [
+    "docker.io/docker/dockerfile",
+    "docker.io/docker/dockerfile-upstream",
+];
 const BUILT_IN_NAME: &str = "dockerfile.v0";
 
 #[derive(Debug)]
@@ -38,10 +40,11 @@ impl<'a> Build<'a> {
                 .help("add a FROM instruction"));
         };
         let asked = selection.target.as_deref().filter(|name| !name.is_empty());
-        let mut globals =
-            platform::global_variables(selection, asked.or(last.name.as_deref()));
+        let mut globals = platform::global_variables(selection, asked.or(last.name.as_deref()));
         for instruction in &file.meta_args {
-            let InstructionKind::Arg(declarations) = &instruction.kind else { continue };
+            let InstructionKind::Arg(declarations) = &instruction.kind else {
+                continue;
+            };
             for declaration in declarations {
                 if let Some(value) = selection.build_args.get(&declaration.name) {
                     globals.set(&declaration.name, value);
@@ -54,11 +57,20 @@ impl<'a> Build<'a> {
         }
         let mut build_args = selection.build_args.clone();
         let source_date_epoch = epoch::resolve(&mut build_args, &mut globals)?;
-        Ok(Self { file, selection, build_args, globals, source_date_epoch })
+        Ok(Self {
+            file,
+            selection,
+            build_args,
+            globals,
+            source_date_epoch,
+        })
     }
 
     pub(crate) fn words<'v>(&self, variables: &'v Variables) -> Words<'v> {
-        Words { escape: self.file.directives.escape, variables }
+        Words {
+            escape: self.file.directives.escape,
+            variables,
+        }
     }
 
     pub(crate) fn epoch(&self) -> i64 {
@@ -97,7 +109,10 @@ impl<'a> Build<'a> {
 /// # Errors
 /// When it is not the built-in one.
 pub(crate) fn check_syntax(file: &File, selection: &Selection) -> Result<(), LowerError> {
-    let given = selection.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+    let given = selection
+        .build_args
+        .get("BUILDKIT_SYNTAX")
+        .map(String::as_str);
     let Some(syntax) = given.or(file.directives.syntax.as_deref()) else {
         return Ok(());
     };
@@ -107,10 +122,12 @@ pub(crate) fn check_syntax(file: &File, selection: &Selection) -> Result<(), Low
     if built_in {
         return Ok(());
     }
-    Err(LowerError::unsupported(format!("frontend image \"{syntax}\" of # syntax= is not supported"))
-        .help(
-            "only the built-in language (docker/dockerfile, docker/dockerfile-upstream) is \
+    Err(LowerError::unsupported(format!(
+        "frontend image \"{syntax}\" of # syntax= is not supported"
+    ))
+    .help(
+        "only the built-in language (docker/dockerfile, docker/dockerfile-upstream) is \
              understood; frontend images are programs and are not run. \
              --build-arg BUILDKIT_SYNTAX=docker/dockerfile overrides the directive",
-        ))
+    ))
 }

@@ -21,15 +21,16 @@ pub(crate) fn validate(mode: &str) -> Result<(), LowerError> {
     if mode.split(',').all(is_clause) {
         return Ok(());
     }
-    Err(LowerError::value(format!("invalid chmod parameter: '{mode}': invalid syntax"))
-        .help("use an octal mode (755) or symbolic clauses (u=rwX,go=rX)"))
+    Err(
+        LowerError::value(format!("invalid chmod parameter: '{mode}': invalid syntax"))
+            .help("use an octal mode (755) or symbolic clauses (u=rwX,go=rX)"),
+    )
 }
 
 /// `[ugoa…][+-=][rwxXst…|ugo]…`, with one operator at least.
 fn is_clause(clause: &str) -> bool {
     let actions = clause.trim_start_matches(['u', 'g', 'o', 'a']);
-    actions.starts_with(['+', '-', '='])
-        && actions.chars().all(|c| "+-=rwxXstugo".contains(c))
+    actions.starts_with(['+', '-', '=']) && actions.chars().all(|c| "+-=rwxXstugo".contains(c))
 }
 
 #[cfg(test)]
@@ -49,7 +50,16 @@ mod tests {
 
     #[test]
     fn o07_symbolic_modes() {
-        for mode in ["u=rwX,go=rX", "go=u", "+x", "a-w", "u+s,o+t", "=", "u+r-w", "go="] {
+        for mode in [
+            "u=rwX,go=rX",
+            "go=u",
+            "+x",
+            "a-w",
+            "u+s,o+t",
+            "=",
+            "u+r-w",
+            "go=",
+        ] {
             assert!(validate(mode).is_ok(), "{mode}");
         }
         for mode in ["u", "foo", "u=rwy", "u=r,", ",", "-1"] {

@@ -60,12 +60,16 @@ pub(crate) fn healthcheck(scope: &mut Scope<'_>, check: &Healthcheck) -> Result<
         Healthcheck::Cmd(check) => {
             let test = match &check.command {
                 CommandLine::Shell(text) => vec!["CMD-SHELL".to_owned(), text.clone()],
-                CommandLine::Exec(args) => {
-                    std::iter::once("CMD".to_owned()).chain(args.iter().cloned()).collect()
-                }
+                CommandLine::Exec(args) => std::iter::once("CMD".to_owned())
+                    .chain(args.iter().cloned())
+                    .collect(),
             };
-            let times =
-                [check.interval, check.timeout, check.start_period, check.start_interval];
+            let times = [
+                check.interval,
+                check.timeout,
+                check.start_period,
+                check.start_interval,
+            ];
             (test, times, check.retries)
         }
     };
@@ -107,7 +111,12 @@ pub(crate) fn maintainer(scope: &mut Scope<'_>, name: &str) -> Result<(), LowerE
 
 /// Leaves no history (rule S23).
 pub(crate) fn onbuild(scope: &mut Scope<'_>, onbuild: &Onbuild) -> Result<(), LowerError> {
-    scope.state.config.config.on_build.push(onbuild.text.clone());
+    scope
+        .state
+        .config
+        .config
+        .on_build
+        .push(onbuild.text.clone());
     Ok(())
 }
 
@@ -141,10 +150,14 @@ pub(crate) fn user(scope: &mut Scope<'_>, written: &str) -> Result<(), LowerErro
 /// Creates nothing (rule W19).
 pub(crate) fn volume(scope: &mut Scope<'_>, written: &[String]) -> Result<(), LowerError> {
     let words = scope.words();
-    let paths =
-        written.iter().map(|path| words.word(path)).collect::<Result<Vec<_>, LowerError>>()?;
+    let paths = written
+        .iter()
+        .map(|path| words.word(path))
+        .collect::<Result<Vec<_>, LowerError>>()?;
     if paths.iter().any(String::is_empty) {
-        return Err(LowerError::value("VOLUME specified can not be an empty string"));
+        return Err(LowerError::value(
+            "VOLUME specified can not be an empty string",
+        ));
     }
     record(scope, format!("VOLUME {}", list(&paths)));
     for path in paths {
@@ -181,10 +194,20 @@ mod tests {
 
     #[test]
     fn w20_signals() {
-        for text in ["SIGTERM", "term", "Sigint", "9", "SIGRTMIN+3", "RTMAX-14", "RTMIN"] {
+        for text in [
+            "SIGTERM",
+            "term",
+            "Sigint",
+            "9",
+            "SIGRTMIN+3",
+            "RTMAX-14",
+            "RTMIN",
+        ] {
             assert!(is_signal(text), "{text}");
         }
-        for text in ["", "0", "SIGNOPE", "RTMIN+16", "RTMAX-15", "RTMIN+0", "RTMIN+03", "15x"] {
+        for text in [
+            "", "0", "SIGNOPE", "RTMIN+16", "RTMAX-15", "RTMIN+0", "RTMIN+03", "15x",
+        ] {
             assert!(!is_signal(text), "{text}");
         }
     }

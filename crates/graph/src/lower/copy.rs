@@ -33,14 +33,24 @@ impl Expanded {
             match source {
                 ast::CopySource::Path(path) => paths.push(words.word(path)?),
                 ast::CopySource::Heredoc(doc) => {
-                    let body =
-                        if doc.expand { words.heredoc(&doc.body)? } else { doc.body.clone() };
+                    let body = if doc.expand {
+                        words.heredoc(&doc.body)?
+                    } else {
+                        doc.body.clone()
+                    };
                     heredocs.push((doc.name.clone(), body));
                 }
             }
         }
         let destination = words.word(&copy.destination)?;
-        Ok(Self { paths, heredocs, destination, chown, chmod, checksum })
+        Ok(Self {
+            paths,
+            heredocs,
+            destination,
+            chown,
+            chmod,
+            checksum,
+        })
     }
 
     /// Rule M06.
@@ -94,19 +104,31 @@ pub(crate) fn lower(
             }
             remote::Source::Git(options) => {
                 let node = git(scope, copy, &expanded, path, options, &name)?;
-                CopySource::Path { input: inputs.number(node), path: String::new() }
+                CopySource::Path {
+                    input: inputs.number(node),
+                    path: String::new(),
+                }
             }
             remote::Source::Http { name: file } => {
                 let node = http(scope, &expanded, path, &name);
                 let unpack = copy.unpack == Some(true);
-                CopySource::Download { input: inputs.number(node), name: file, unpack }
+                CopySource::Download {
+                    input: inputs.number(node),
+                    name: file,
+                    unpack,
+                }
             }
         });
     }
-    sources.extend(expanded.heredocs.iter().map(|(name, content)| CopySource::Inline {
-        name: name.clone(),
-        content: content.clone(),
-    }));
+    sources.extend(
+        expanded
+            .heredocs
+            .iter()
+            .map(|(name, content)| CopySource::Inline {
+                name: name.clone(),
+                content: content.clone(),
+            }),
+    );
     let history = expanded.history(copy.parents, is_add);
     let op = Copy {
         sources,
@@ -134,20 +156,31 @@ struct Inputs {
 
 impl Inputs {
     fn number(&mut self, node: NodeId) -> usize {
-        let index = self.nodes.iter().position(|&known| known == node).unwrap_or_else(|| {
-            self.nodes.push(node);
-            self.nodes.len() - 1
-        });
+        let index = self
+            .nodes
+            .iter()
+            .position(|&known| known == node)
+            .unwrap_or_else(|| {
+                self.nodes.push(node);
+                self.nodes.len() - 1
+            });
         index + 1
     }
 }
 
 /// The main build context.
 pub(crate) fn context(scope: &mut Scope<'_>) -> SourceTree {
-    let op = Op::Context { name: MAIN_CONTEXT.to_owned() };
-    let meta =
-        || Meta { name: "[internal] load build context".to_owned(), ..Meta::default() };
-    SourceTree { node: scope.nodes.leaf(op, meta), directory: true }
+    let op = Op::Context {
+        name: MAIN_CONTEXT.to_owned(),
+    };
+    let meta = || Meta {
+        name: "[internal] load build context".to_owned(),
+        ..Meta::default()
+    };
+    SourceTree {
+        node: scope.nodes.leaf(op, meta),
+        directory: true,
+    }
 }
 
 /// With `--parents` the first `/./` stays in the path, which is clean on both its sides (rule
@@ -164,26 +197,33 @@ fn local_source(input: usize, written: &str, parents: bool) -> CopySource {
 
 /// Rule D15.
 fn check_checksum(expanded: &Expanded) -> Result<(), LowerError> {
-    let Some(checksum) = &expanded.checksum else { return Ok(()) };
+    let Some(checksum) = &expanded.checksum else {
+        return Ok(());
+    };
     let [source] = expanded.paths.as_slice() else {
-        return Err(LowerError::value("checksum can't be specified for multiple sources"));
+        return Err(LowerError::value(
+            "checksum can't be specified for multiple sources",
+        ));
     };
     match remote::classify(source)? {
-        remote::Source::Local => {
-            Err(LowerError::value("checksum requires HTTP(S) or Git sources"))
-        }
+        remote::Source::Local => Err(LowerError::value(
+            "checksum requires HTTP(S) or Git sources",
+        )),
         remote::Source::Git(_) => Ok(()),
         remote::Source::Http { .. } => {
             let hex = checksum.strip_prefix("sha256:").ok_or_else(|| {
                 LowerError::value(format!("unsupported digest algorithm in \"{checksum}\""))
                     .help("write --checksum=sha256:<64 hexadecimal digits>")
             })?;
-            let valid = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            let valid =
+                hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             if valid {
                 return Ok(());
             }
-            Err(LowerError::value(format!("invalid checksum digest format: {checksum}"))
-                .help("write --checksum=sha256:<64 hexadecimal digits, lower case>"))
+            Err(
+                LowerError::value(format!("invalid checksum digest format: {checksum}"))
+                    .help("write --checksum=sha256:<64 hexadecimal digits, lower case>"),
+            )
         }
     }
 }
@@ -208,7 +248,9 @@ fn git(
     if let (Some(flag), Some(query)) = (&expanded.checksum, &options.checksum)
         && flag != query
     {
-        return Err(LowerError::value(format!("checksum mismatch \"{flag}\" != \"{query}\"")));
+        return Err(LowerError::value(format!(
+            "checksum mismatch \"{flag}\" != \"{query}\""
+        )));
     }
     let op = Git {
         url: url.to_owned(),
@@ -219,7 +261,10 @@ fn git(
 }
 
 fn http(scope: &mut Scope<'_>, expanded: &Expanded, url: &str, name: &str) -> NodeId {
-    let op = Http { url: url.to_owned(), checksum: expanded.checksum.clone() };
+    let op = Http {
+        url: url.to_owned(),
+        checksum: expanded.checksum.clone(),
+    };
     source_node(scope, Op::Http(op), name)
 }
 

@@ -23,13 +23,20 @@ pub(crate) fn expand(
     pairs: &KeyValues,
 ) -> Result<Vec<(String, String)>, LowerError> {
     let words = scope.words();
-    pairs.pairs.iter().map(|(key, value)| Ok((words.word(key)?, words.word(value)?))).collect()
+    pairs
+        .pairs
+        .iter()
+        .map(|(key, value)| Ok((words.word(key)?, words.word(value)?)))
+        .collect()
 }
 
 /// Replaces in place, else appends.
 fn set(env: &mut Vec<String>, key: &str, value: &str) {
     let entry = format!("{key}={value}");
-    match env.iter_mut().find(|known| known.split('=').next() == Some(key)) {
+    match env
+        .iter_mut()
+        .find(|known| known.split('=').next() == Some(key))
+    {
         Some(known) => *known = entry,
         None => env.push(entry),
     }

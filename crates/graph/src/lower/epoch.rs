@@ -22,7 +22,10 @@ pub(crate) fn resolve(
 ) -> Result<Option<i64>, LowerError> {
     let given = build_args.get(VARIABLE).cloned();
     let Some(text) = given.or_else(|| {
-        globals.value(VARIABLE).filter(|value| !value.is_empty()).map(str::to_owned)
+        globals
+            .value(VARIABLE)
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
     }) else {
         return Ok(None);
     };
@@ -69,7 +72,11 @@ mod tests {
             (Some(""), Some("7"), None),
             (None, Some(""), None),
         ] {
-            assert_eq!(resolved(build_arg, global), Ok(expected), "{build_arg:?} {global:?}");
+            assert_eq!(
+                resolved(build_arg, global),
+                Ok(expected),
+                "{build_arg:?} {global:?}"
+            );
         }
         assert!(resolved(Some("context"), None).is_err());
     }

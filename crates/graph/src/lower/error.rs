@@ -42,7 +42,12 @@ pub enum ErrorKind {
 
 impl LowerError {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), help: None, lines: None }
+        Self {
+            kind,
+            message: message.into(),
+            help: None,
+            lines: None,
+        }
     }
 
     pub(crate) fn value(message: impl Into<String>) -> Self {

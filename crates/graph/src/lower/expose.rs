@@ -16,7 +16,10 @@ pub(crate) fn lower(scope: &mut Scope<'_>, written: &[String]) -> Result<(), Low
         let exposed = &mut scope.state.config.config.exposed_ports;
         exposed.insert(port.clone(), serde_json::json!({}));
     }
-    scope.state.history.push(history::metadata(format!("EXPOSE {}", list(&ports))));
+    scope
+        .state
+        .history
+        .push(history::metadata(format!("EXPOSE {}", list(&ports))));
     Ok(())
 }
 
@@ -44,16 +47,19 @@ fn parse(spec: &str, ports: &mut Vec<String>) -> Result<(), LowerError> {
         LowerError::value(format!("invalid {what}: {text}"))
             .help("ports are numbers from 0 to 65535, ranges go upwards")
     };
-    let (first, last) =
-        parse_range(range).ok_or_else(|| number_error("containerPort", range))?;
+    let (first, last) = parse_range(range).ok_or_else(|| number_error("containerPort", range))?;
     if let Some(address) = address {
         let (ip, host) = address.rsplit_once(':').unwrap_or(("", address));
-        if !ip.is_empty() && ip.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_err() {
+        if !ip.is_empty()
+            && ip
+                .trim_matches(['[', ']'])
+                .parse::<std::net::IpAddr>()
+                .is_err()
+        {
             return Err(LowerError::value(format!("invalid IP address: {ip}")));
         }
         if !host.is_empty() {
-            let (low, high) =
-                parse_range(host).ok_or_else(|| number_error("hostPort", host))?;
+            let (low, high) = parse_range(host).ok_or_else(|| number_error("hostPort", host))?;
             if first != last && high - low != last - first {
                 return Err(LowerError::value(format!(
                     "invalid ranges specified for container and host Ports: {range} and {host}"
@@ -73,7 +79,9 @@ fn parse_range(text: &str) -> Option<(u16, u16)> {
 
 /// As `strconv.ParseInt` reads it: a sign may stand before the digits.
 fn parse_number(text: &str) -> Option<u16> {
-    text.parse::<i64>().ok().and_then(|number| u16::try_from(number).ok())
+    text.parse::<i64>()
+        .ok()
+        .and_then(|number| u16::try_from(number).ok())
 }
 
 #[cfg(test)]
@@ -107,7 +115,10 @@ mod tests {
             ("/tcp", "invalid port: \"/tcp\": no port specified"),
             ("x:80", "invalid hostPort: x"),
             ("1.2.3:80:80", "invalid IP address: 1.2.3"),
-            ("1-3:4-5", "invalid ranges specified for container and host Ports: 4-5 and 1-3"),
+            (
+                "1-3:4-5",
+                "invalid ranges specified for container and host Ports: 4-5 and 1-3",
+            ),
         ] {
             assert_eq!(parsed(spec).unwrap_err(), message, "{spec}");
         }

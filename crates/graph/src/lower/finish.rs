@@ -10,7 +10,10 @@ use crate::plan::Plan;
 pub(crate) fn finish(build: &Build<'_>, walked: Walked) -> Plan {
     let mut config = walked.target.config;
     let labels = &build.selection.labels;
-    config.config.labels.extend(labels.iter().map(|(k, v)| (k.clone(), v.clone())));
+    config
+        .config
+        .labels
+        .extend(labels.iter().map(|(k, v)| (k.clone(), v.clone())));
     set_platform(build, &mut config);
     let (nodes, target) = walked.nodes.finish(walked.target.tree);
     Plan {

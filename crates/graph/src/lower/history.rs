@@ -8,12 +8,20 @@ pub(crate) const COMMENT: &str = "buildkit.dockerfile.v0";
 
 /// An instruction that only changes the config.
 pub(crate) fn metadata(text: String) -> HistoryEntry {
-    HistoryEntry { created_by: text, empty_layer: true, comment: COMMENT }
+    HistoryEntry {
+        created_by: text,
+        empty_layer: true,
+        comment: COMMENT,
+    }
 }
 
 /// An instruction that makes a layer.
 pub(crate) fn layer(text: String) -> HistoryEntry {
-    HistoryEntry { created_by: text, empty_layer: false, comment: COMMENT }
+    HistoryEntry {
+        created_by: text,
+        empty_layer: false,
+        comment: COMMENT,
+    }
 }
 
 /// `[a b c]`.
@@ -105,7 +113,14 @@ mod tests {
 
     #[test]
     fn m07_lists_are_quoted_as_go_does() {
-        let items = ["a", "b \"c\"", "\\d", "\t\u{1b}\n", "é'\u{301}", "\u{a0}\u{200b}"];
+        let items = [
+            "a",
+            "b \"c\"",
+            "\\d",
+            "\t\u{1b}\n",
+            "é'\u{301}",
+            "\u{a0}\u{200b}",
+        ];
         let items: Vec<String> = items.iter().map(|&item| item.to_owned()).collect();
         let expected =
             "[\"a\" \"b \\\"c\\\"\" \"\\\\d\" \"\\t\\x1b\\n\" \"é'\u{301}\" \"\\u00a0\\u200b\"]";

@@ -44,11 +44,7 @@ use crate::plan::Plan;
 ///
 /// # Errors
 /// Whatever can be known to be wrong without those images.
-pub fn needs(
-    file: &File,
-    selection: &Selection,
-    facts: &Facts,
-) -> Result<Needs, Vec<LowerError>> {
+pub fn needs(file: &File, selection: &Selection, facts: &Facts) -> Result<Needs, Vec<LowerError>> {
     build::check_syntax(file, selection).map_err(|error| vec![error])?;
     let build = build::Build::new(file, selection).map_err(|error| vec![error])?;
     Ok(needs::resolve(&build, facts)?.needs)
@@ -59,11 +55,7 @@ pub fn needs(
 /// # Errors
 /// What is wrong with the file, at most one error for each stage; or, a mistake of the caller,
 /// [`ErrorKind::Unresolved`] when [`needs`] is not empty.
-pub fn lower(
-    file: &File,
-    selection: &Selection,
-    facts: &Facts,
-) -> Result<Plan, Vec<LowerError>> {
+pub fn lower(file: &File, selection: &Selection, facts: &Facts) -> Result<Plan, Vec<LowerError>> {
     build::check_syntax(file, selection).map_err(|error| vec![error])?;
     lower_any_syntax(file, selection, facts)
 }

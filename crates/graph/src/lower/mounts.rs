@@ -28,13 +28,20 @@ pub(crate) fn lower(scope: &mut Scope<'_>, run: &ast::Run) -> Result<Mounts, Low
     let mut mounts = Mounts::default();
     for (index, written) in run.mounts.iter().enumerate() {
         let mount = expand(scope, written)?;
-        let source = scope.sources.get(index).copied().flatten().map(|tree| tree.node);
+        let source = scope
+            .sources
+            .get(index)
+            .copied()
+            .flatten()
+            .map(|tree| tree.node);
         let lowered = match mount.kind {
             ast::MountKind::Bind => mounts.bind(scope, &mount, source)?,
             ast::MountKind::Cache => mounts.cache(scope, &mount, source)?,
             ast::MountKind::Tmpfs => Mount {
                 target: target(scope, text(&mount.target))?,
-                kind: MountKind::Tmpfs { size: mount.size.filter(|&size| size > 0) },
+                kind: MountKind::Tmpfs {
+                    size: mount.size.filter(|&size| size > 0),
+                },
             },
             ast::MountKind::Secret => mounts.secret(scope, &mount)?,
             ast::MountKind::Ssh => mounts.ssh(scope, &mount)?,
@@ -60,7 +67,10 @@ fn expand(scope: &Scope<'_>, written: &ast::Mount) -> Result<ast::Mount, LowerEr
     match (expanded, failed) {
         (Ok(mount), _) => Ok(mount),
         (Err(_), Some(error)) => Err(error),
-        (Err(error), None) => Err(LowerError { help: error.help, ..LowerError::value(error.message) }),
+        (Err(error), None) => Err(LowerError {
+            help: error.help,
+            ..LowerError::value(error.message)
+        }),
     }
 }
 
@@ -172,7 +182,11 @@ impl Mounts {
         self.agents += 1;
         self.agent_socket.get_or_insert_with(|| target.clone());
         let kind = MountKind::Ssh {
-            id: mount.id.clone().filter(|id| !id.is_empty()).unwrap_or(DEFAULT_AGENT.to_owned()),
+            id: mount
+                .id
+                .clone()
+                .filter(|id| !id.is_empty())
+                .unwrap_or(DEFAULT_AGENT.to_owned()),
             required: mount.required.unwrap_or(false),
             mode: mount.mode.unwrap_or(SSH_MODE),
             uid: id(mount.uid).unwrap_or(0),
@@ -187,8 +201,10 @@ impl Mounts {
 fn target(scope: &Scope<'_>, written: &str) -> Result<String, LowerError> {
     let target = path::resolve(scope.state.workdir(), written);
     if target == "/" {
-        return Err(LowerError::value(format!("invalid mount target \"{target}\""))
-            .help("give the mount a target= below the root directory"));
+        return Err(
+            LowerError::value(format!("invalid mount target \"{target}\""))
+                .help("give the mount a target= below the root directory"),
+        );
     }
     Ok(target)
 }
@@ -208,7 +224,11 @@ fn clean(path: &str) -> String {
             name => parts.push(name),
         }
     }
-    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
+    if parts.is_empty() {
+        ".".to_owned()
+    } else {
+        parts.join("/")
+    }
 }
 
 #[cfg(test)]
@@ -217,9 +237,13 @@ mod tests {
 
     #[test]
     fn r21_the_cache_id_is_the_cleaned_target() {
-        for (path, expected) in
-            [("/a//b/", "/a/b"), ("a/../b", "b"), ("../a", "../a"), ("", "."), ("./x", "x")]
-        {
+        for (path, expected) in [
+            ("/a//b/", "/a/b"),
+            ("a/../b", "b"),
+            ("../a", "../a"),
+            ("", "."),
+            ("./x", "x"),
+        ] {
             assert_eq!(clean(path), expected, "{path}");
         }
     }

@@ -17,7 +17,10 @@ use crate::facts::{Facts, ImageFact, ImageNeed, Needs};
 #[derive(Debug)]
 pub(crate) enum Root<'f> {
     Scratch,
-    Image { need: ImageNeed, fact: &'f ImageFact },
+    Image {
+        need: ImageNeed,
+        fact: &'f ImageFact,
+    },
     /// A named context that is a local directory.
     Directory(String),
 }
@@ -52,11 +55,15 @@ pub(crate) fn resolve<'a, 'f>(
         resolved.reachable = resolved.stages.reachable();
         let mut grown = false;
         for id in resolved.reachable.clone() {
-            resolved.find_root(build, facts, id).map_err(|error| vec![error])?;
+            resolved
+                .find_root(build, facts, id)
+                .map_err(|error| vec![error])?;
             if let Some(triggers) = resolved.triggers(id)
                 && triggered.insert(id)
             {
-                grown |= resolved.add_triggers(id, &triggers).map_err(|error| vec![error])?;
+                grown |= resolved
+                    .add_triggers(id, &triggers)
+                    .map_err(|error| vec![error])?;
             }
         }
         if !grown {
@@ -64,7 +71,11 @@ pub(crate) fn resolve<'a, 'f>(
         }
     }
     let errors = resolved.out_of_order();
-    if errors.is_empty() { Ok(resolved) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(resolved)
+    } else {
+        Err(errors)
+    }
 }
 
 impl<'f> Resolved<'_, 'f> {
@@ -79,7 +90,10 @@ impl<'f> Resolved<'_, 'f> {
             return Ok(());
         }
         let stage = &self.stages.all[id];
-        let platform = stage.platform.as_ref().unwrap_or(&build.selection.target_platform);
+        let platform = stage
+            .platform
+            .as_ref()
+            .unwrap_or(&build.selection.target_platform);
         if platform.os != "linux" {
             return Err(LowerError::unsupported(format!(
                 "images for {} cannot be built, only for linux",
@@ -129,7 +143,10 @@ impl<'f> Resolved<'_, 'f> {
         }
         match (&stage.base, self.roots[id].as_ref()) {
             (Base::Stage(base), _) => {
-                let kinds = self.stages.all[*base].commands.iter().map(|c| &c.instruction.kind);
+                let kinds = self.stages.all[*base]
+                    .commands
+                    .iter()
+                    .map(|c| &c.instruction.kind);
                 Some(
                     kinds
                         .filter_map(|kind| match kind {
@@ -154,7 +171,9 @@ impl<'f> Resolved<'_, 'f> {
             let instruction = onbuild::parse(text, lines)?;
             commands.push(self.stages.command(Cow::Owned(instruction), true)?);
         }
-        let grown = commands.iter().any(|command| command.sources.iter().any(Option::is_some));
+        let grown = commands
+            .iter()
+            .any(|command| command.sources.iter().any(Option::is_some));
         self.stages.all[id].commands.splice(0..0, commands);
         if grown {
             self.stages.check_circles()?;
@@ -182,7 +201,12 @@ impl<'f> Resolved<'_, 'f> {
         errors
     }
 
-    fn out_of_order_error(&self, id: StageId, command: &Command<'_>, position: usize) -> LowerError {
+    fn out_of_order_error(
+        &self,
+        id: StageId,
+        command: &Command<'_>,
+        position: usize,
+    ) -> LowerError {
         let current = &self.stages.all[id].label;
         let message = match &command.instruction.kind {
             InstructionKind::Run(run) => {

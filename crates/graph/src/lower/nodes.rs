@@ -66,10 +66,19 @@ mod tests {
         let mut nodes = Nodes::default();
         let meta = Meta::default;
         let scratch = nodes.leaf(Op::Scratch, meta);
-        let unused = nodes.leaf(Op::Context { name: "context".into() }, meta);
+        let unused = nodes.leaf(
+            Op::Context {
+                name: "context".into(),
+            },
+            meta,
+        );
         let image = nodes.leaf(Op::Image { name: "x".into() }, meta);
         assert_eq!(nodes.leaf(Op::Scratch, meta), scratch);
-        let workdir = crate::op::Workdir { path: "/w".into(), user: String::new(), epoch: 0 };
+        let workdir = crate::op::Workdir {
+            path: "/w".into(),
+            user: String::new(),
+            epoch: 0,
+        };
         let target = nodes.add(Op::Workdir(workdir), vec![image, scratch], meta());
         nodes.add(Op::Scratch, vec![unused], meta());
         let (nodes, target) = nodes.finish(target);

@@ -11,7 +11,9 @@ use super::error::{ErrorKind, LowerError};
 /// When the text is not exactly one instruction that may be a trigger.
 pub(crate) fn parse(text: &str, from: LineRange) -> Result<Instruction, LowerError> {
     let (instruction, diagnostics) = dockerfile::parse_trigger(text);
-    let problem = diagnostics.into_iter().find(|found| found.severity == Severity::Error);
+    let problem = diagnostics
+        .into_iter()
+        .find(|found| found.severity == Severity::Error);
     match (instruction, problem) {
         (Some(mut instruction), None) => {
             instruction.lines = from;
@@ -24,7 +26,9 @@ pub(crate) fn parse(text: &str, from: LineRange) -> Result<Instruction, LowerErr
             );
             let first_line = text.lines().next().unwrap_or_default();
             Err(LowerError::new(ErrorKind::Trigger, message)
-                .help(format!("the base image or stage has `ONBUILD {first_line}`"))
+                .help(format!(
+                    "the base image or stage has `ONBUILD {first_line}`"
+                ))
                 .at(from))
         }
     }

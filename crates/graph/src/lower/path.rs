@@ -39,7 +39,10 @@ pub(crate) fn relative(path: &str) -> String {
 /// The last component; `/` and the empty path have none.
 #[must_use]
 pub(crate) fn base_name(path: &str) -> Option<&str> {
-    path.trim_end_matches('/').rsplit('/').next().filter(|name| !name.is_empty())
+    path.trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

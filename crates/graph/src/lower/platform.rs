@@ -27,7 +27,11 @@ pub fn parse(specifier: &str, host: &Platform) -> Result<Platform, PlatformError
     let parts: Vec<&str> = specifier.split('/').collect();
     for (i, part) in parts.iter().enumerate() {
         // `windows(10.0.20348)`: the version of the system is no part of what is compared here.
-        let name = if i == 0 { part.split('(').next().unwrap_or_default() } else { part };
+        let name = if i == 0 {
+            part.split('(').next().unwrap_or_default()
+        } else {
+            part
+        };
         let valid = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         if name.is_empty() || !name.chars().all(valid) {
             return Err(PlatformError::Component {
@@ -51,7 +55,9 @@ pub fn parse(specifier: &str, host: &Platform) -> Result<Platform, PlatformError
         [one] => {
             let (architecture, variant) = normalise_architecture(one, "");
             if !KNOWN_ARCHITECTURES.contains(&architecture.as_str()) {
-                return Err(PlatformError::Unknown { specifier: specifier.to_owned() });
+                return Err(PlatformError::Unknown {
+                    specifier: specifier.to_owned(),
+                });
             }
             let variant = implied_variant(&architecture, variant);
             Ok(platform(host.os.clone(), architecture, variant))
@@ -64,10 +70,16 @@ pub fn parse(specifier: &str, host: &Platform) -> Result<Platform, PlatformError
         [os, architecture, variant] => {
             let (architecture, variant) = normalise_architecture(architecture, variant);
             let plain_arm64 = architecture == "arm64" && variant.is_empty();
-            let variant = if plain_arm64 { "v8".to_owned() } else { variant };
+            let variant = if plain_arm64 {
+                "v8".to_owned()
+            } else {
+                variant
+            };
             Ok(platform(system(os), architecture, variant))
         }
-        _ => Err(PlatformError::Parts { specifier: specifier.to_owned() }),
+        _ => Err(PlatformError::Parts {
+            specifier: specifier.to_owned(),
+        }),
     }
 }
 
@@ -114,14 +126,50 @@ pub(crate) fn global_variables(selection: &Selection, target: Option<&str>) -> V
 }
 
 const KNOWN_SYSTEMS: [&str; 17] = [
-    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux",
-    "nacl", "netbsd", "openbsd", "plan9", "solaris", "windows", "zos",
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
 ];
 
 const KNOWN_ARCHITECTURES: [&str; 24] = [
-    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64",
-    "mips", "mipsle", "mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64",
-    "s390", "s390x", "sparc", "sparc64", "wasm",
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "armbe",
+    "arm64",
+    "arm64be",
+    "ppc64",
+    "ppc64le",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "ppc",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
+    "wasm",
 ];
 
 fn normalise_os(os: &str) -> String {
@@ -154,7 +202,11 @@ fn normalise_architecture(architecture: &str, variant: &str) -> (String, String)
 
 /// Without a variant in the text, that of 32-bit Arm stays unsaid.
 fn implied_variant(architecture: &str, variant: String) -> String {
-    if architecture == "arm" && variant == "v7" { String::new() } else { variant }
+    if architecture == "arm" && variant == "v7" {
+        String::new()
+    } else {
+        variant
+    }
 }
 
 #[cfg(test)]
@@ -162,7 +214,11 @@ mod tests {
     use super::*;
 
     fn host() -> Platform {
-        Platform { os: "linux".into(), architecture: "amd64".into(), variant: None }
+        Platform {
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            variant: None,
+        }
     }
 
     #[test]
@@ -177,7 +233,11 @@ mod tests {
             ("linux/arm64/v8", "linux/arm64/v8"),
             ("windows(10.0.1)/amd64", "windows/amd64"),
         ] {
-            assert_eq!(parse(text, &host()).unwrap().to_string(), expected, "{text}");
+            assert_eq!(
+                parse(text, &host()).unwrap().to_string(),
+                expected,
+                "{text}"
+            );
         }
         for text in ["", "linux/", "nosuch", "a/b/c/d", "linux/a*"] {
             assert!(parse(text, &host()).is_err(), "{text}");
@@ -186,9 +246,11 @@ mod tests {
 
     #[test]
     fn normalised_platforms_are_equal() {
-        for (text, expected) in
-            [("linux/arm", "linux/arm/v7"), ("linux/arm64/v8", "linux/arm64"), ("linux/aarch64", "linux/arm64")]
-        {
+        for (text, expected) in [
+            ("linux/arm", "linux/arm/v7"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/aarch64", "linux/arm64"),
+        ] {
             let platform = parse(text, &host()).unwrap();
             assert_eq!(normalise(&platform).to_string(), expected, "{text}");
         }

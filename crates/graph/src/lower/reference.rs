@@ -39,12 +39,16 @@ pub struct Reference {
 /// When `text` is not a reference.
 pub fn parse(text: &str) -> Result<Reference, ReferenceError> {
     if text.len() == 64 && text.bytes().all(is_lower_hex) {
-        return Err(ReferenceError::Identifier { name: text.to_owned() });
+        return Err(ReferenceError::Identifier {
+            name: text.to_owned(),
+        });
     }
     let (domain, remainder) = split_domain(text);
     let repository = remainder.split(':').next().unwrap_or_default();
     if repository.chars().any(char::is_uppercase) {
-        return Err(ReferenceError::Uppercase { name: repository.to_owned() });
+        return Err(ReferenceError::Uppercase {
+            name: repository.to_owned(),
+        });
     }
     let (name, digest) = match remainder.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
@@ -126,7 +130,14 @@ fn split_domain(text: &str) -> (String, String) {
                 || first.contains(['.', ':'])
                 || first.chars().any(char::is_uppercase) =>
         {
-            (if first == LEGACY_DOMAIN { DEFAULT_DOMAIN } else { first }, rest)
+            (
+                if first == LEGACY_DOMAIN {
+                    DEFAULT_DOMAIN
+                } else {
+                    first
+                },
+                rest,
+            )
         }
         _ => (DEFAULT_DOMAIN, text),
     };
@@ -208,7 +219,10 @@ mod tests {
         for (text, expected) in [
             ("busybox", "docker.io/library/busybox:latest"),
             ("docker.io/busybox", "docker.io/library/busybox:latest"),
-            ("index.docker.io/library/busybox:latest", "docker.io/library/busybox:latest"),
+            (
+                "index.docker.io/library/busybox:latest",
+                "docker.io/library/busybox:latest",
+            ),
             ("a/b:c", "docker.io/a/b:c"),
             ("localhost/x", "localhost/x:latest"),
             ("reg.example:5000/x/y:1", "reg.example:5000/x/y:1"),
@@ -219,7 +233,10 @@ mod tests {
             assert_eq!(normalise(text).as_deref(), Ok(expected), "{text}");
         }
         let digest = format!("x:1@sha256:{}", "a".repeat(64));
-        assert_eq!(normalise(&digest), Ok(format!("docker.io/library/{digest}")));
+        assert_eq!(
+            normalise(&digest),
+            Ok(format!("docker.io/library/{digest}"))
+        );
     }
 
     #[test]
@@ -239,7 +256,10 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text}");
         }
-        assert!(matches!(parse(&"0".repeat(64)), Err(ReferenceError::Identifier { .. })));
+        assert!(matches!(
+            parse(&"0".repeat(64)),
+            Err(ReferenceError::Identifier { .. })
+        ));
         assert_eq!(parse(&"a".repeat(256)), Err(ReferenceError::TooLong));
     }
 

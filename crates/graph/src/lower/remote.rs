@@ -38,7 +38,9 @@ pub(crate) fn classify(text: &str) -> Result<Source, LowerError> {
             // BuildKit takes only the lower-case spelling for a download.
             "http" | "https" if matches!(scheme, "http" | "https") => {
                 let name = path::base_name(path).unwrap_or(UNNAMED);
-                Ok(Source::Http { name: percent_decode(name) })
+                Ok(Source::Http {
+                    name: percent_decode(name),
+                })
             }
             _ => Ok(Source::Local),
         };
@@ -59,10 +61,14 @@ fn split_location(text: &str) -> (&str, &str) {
 /// `user@host:path`.
 fn is_scp_like(text: &str) -> bool {
     let name = |text: &str, more: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+        !text.is_empty()
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
     };
     text.split_once('@').is_some_and(|(user, rest)| {
-        rest.split_once(':').is_some_and(|(host, _)| name(user, "-_") && name(host, "-."))
+        rest.split_once(':')
+            .is_some_and(|(host, _)| name(user, "-_") && name(host, "-."))
     })
 }
 
@@ -72,7 +78,9 @@ fn git_options(query: &str) -> Result<GitOptions, LowerError> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if seen.contains(&key) {
-            return Err(LowerError::value(format!("query \"{key}\" has multiple values")));
+            return Err(LowerError::value(format!(
+                "query \"{key}\" has multiple values"
+            )));
         }
         seen.push(key);
         match key {
@@ -100,7 +108,9 @@ fn boolean(key: &str, value: &str) -> Result<bool, LowerError> {
     match value {
         "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(LowerError::value(format!("invalid {key} value: \"{value}\""))),
+        _ => Err(LowerError::value(format!(
+            "invalid {key} value: \"{value}\""
+        ))),
     }
 }
 
@@ -110,9 +120,9 @@ fn percent_decode(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let escape = match (first, tail) {
-            (b'%', [a, b, ..]) => {
-                std::str::from_utf8(&[*a, *b]).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok())
-            }
+            (b'%', [a, b, ..]) => std::str::from_utf8(&[*a, *b])
+                .ok()
+                .and_then(|hex| u8::from_str_radix(hex, 16).ok()),
             _ => None,
         };
         bytes.push(escape.unwrap_or(*first));
@@ -130,7 +140,9 @@ mod tests {
 
     #[test]
     fn d12_d18_downloads_and_repositories() {
-        let http = |name: &str| Source::Http { name: name.to_owned() };
+        let http = |name: &str| Source::Http {
+            name: name.to_owned(),
+        };
         let git = || Source::Git(GitOptions::default());
         for (text, expected) in [
             ("https://e.x/a/b.tar.gz?x=1", http("b.tar.gz")),
@@ -154,8 +166,7 @@ mod tests {
 
     #[test]
     fn g03_queries_of_git_urls() {
-        let Source::Git(options) =
-            classify("https://e.x/r.git?keep-git-dir&checksum=abc").unwrap()
+        let Source::Git(options) = classify("https://e.x/r.git?keep-git-dir&checksum=abc").unwrap()
         else {
             panic!("not git");
         };

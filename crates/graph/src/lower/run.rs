@@ -17,8 +17,10 @@ const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
 pub(crate) fn lower(scope: &mut Scope<'_>, run: &ast::Run) -> Result<(), LowerError> {
     if let Some(device) = run.devices.first() {
-        return Err(LowerError::unsupported(format!("RUN --device={device} is not supported"))
-            .help("devices (CDI) cannot be given to a step"));
+        return Err(
+            LowerError::unsupported(format!("RUN --device={device} is not supported"))
+                .help("devices (CDI) cannot be given to a step"),
+        );
     }
     let command = Command::new(run, &scope.state.config.config.shell)?;
     let mounts = mounts::lower(scope, run)?;
@@ -75,7 +77,11 @@ impl Command {
                     .help("name a program: RUN [\"/bin/true\"]"));
             }
             CommandLine::Exec(args) => {
-                return Ok(Self { args: args.clone(), script: None, summary: None });
+                return Ok(Self {
+                    args: args.clone(),
+                    script: None,
+                    summary: None,
+                });
             }
             CommandLine::Shell(text) => text,
         };
@@ -95,20 +101,34 @@ impl Command {
         if single.body.starts_with("#!") {
             let path = format!("{SCRIPT_DIRECTORY}/{}", single.name);
             let script = Some((single.name.clone(), single.body.clone()));
-            return Ok(Self { args: with_shell(shell, &path), script, summary });
+            return Ok(Self {
+                args: with_shell(shell, &path),
+                script,
+                summary,
+            });
         }
-        Ok(Self { args: with_shell(shell, &single.body), script: None, summary })
+        Ok(Self {
+            args: with_shell(shell, &single.body),
+            script: None,
+            summary,
+        })
     }
 
     fn shell(shell: &[String], text: &str) -> Self {
-        Self { args: with_shell(shell, text), script: None, summary: None }
+        Self {
+            args: with_shell(shell, text),
+            script: None,
+            summary: None,
+        }
     }
 }
 
 /// Whether the whole command is one `<<name`, nothing before or after it.
 fn is_heredoc_alone(text: &str) -> bool {
     let text = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    let Some(rest) = text.strip_prefix("<<") else { return false };
+    let Some(rest) = text.strip_prefix("<<") else {
+        return false;
+    };
     let name = rest.strip_prefix('-').unwrap_or(rest).trim();
     let mut quote = None;
     let mut escaped = false;
@@ -129,7 +149,11 @@ fn is_heredoc_alone(text: &str) -> bool {
 fn summarise(body: &str) -> String {
     let mut lines = body.trim().lines();
     let first = lines.next().unwrap_or_default();
-    if lines.next().is_some() { format!("{first}...") } else { first.to_owned() }
+    if lines.next().is_some() {
+        format!("{first}...")
+    } else {
+        first.to_owned()
+    }
 }
 
 /// Secret values stand as `****` (rule X07 for the rest).
@@ -152,7 +176,11 @@ fn step_name(scope: &Scope<'_>, run: &ast::Run, command: &Command, mounts: &Moun
 fn history_text(args: &[String], state: &StageState) -> String {
     let mut shown: Vec<(&str, &str)> = Vec::new();
     for (name, declared) in &state.args {
-        let value = state.variables.value(name).or(declared.as_deref()).unwrap_or_default();
+        let value = state
+            .variables
+            .value(name)
+            .or(declared.as_deref())
+            .unwrap_or_default();
         match shown.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = value,
             None => shown.push((name, value)),
@@ -213,7 +241,13 @@ fn entitlement(name: &str) -> LowerError {
 /// of two spellings the lower-case one wins (rules A11, A12).
 fn proxies(args: &std::collections::BTreeMap<String, String>) -> Vec<(String, String)> {
     let mut env = Vec::new();
-    for name in ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"] {
+    for name in [
+        "http_proxy",
+        "https_proxy",
+        "ftp_proxy",
+        "no_proxy",
+        "all_proxy",
+    ] {
         let given = args.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name));
         if let Some((_, value)) = given.filter(|(_, value)| !value.is_empty()) {
             env.push((name.to_uppercase(), value.clone()));
@@ -229,17 +263,30 @@ mod tests {
 
     #[test]
     fn h07_h09_a_heredoc_alone_is_a_script() {
-        for text in ["<<EOF", "<<-EOF", "<< EOF", "3<<EOF", "<<'a b'", "<<\"x\"", "<<E\\ F"] {
+        for text in [
+            "<<EOF", "<<-EOF", "<< EOF", "3<<EOF", "<<'a b'", "<<\"x\"", "<<E\\ F",
+        ] {
             assert!(is_heredoc_alone(text), "{text}");
         }
-        for text in ["<<EOF cat", "cat <<EOF", "<<A <<B", "<<", "<<<x", "<<EOF > /x"] {
+        for text in [
+            "<<EOF cat",
+            "cat <<EOF",
+            "<<A <<B",
+            "<<",
+            "<<<x",
+            "<<EOF > /x",
+        ] {
             assert!(!is_heredoc_alone(text), "{text}");
         }
     }
 
     #[test]
     fn a12_of_two_spellings_the_lower_case_one_wins() {
-        let args = [("http_proxy", "low"), ("HTTP_PROXY", "high"), ("NO_PROXY", "")];
+        let args = [
+            ("http_proxy", "low"),
+            ("HTTP_PROXY", "high"),
+            ("NO_PROXY", ""),
+        ];
         let args = args.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let pair = |name: &str| (name.to_owned(), "low".to_owned());
         assert_eq!(proxies(&args), [pair("HTTP_PROXY"), pair("http_proxy")]);

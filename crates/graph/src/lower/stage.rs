@@ -53,7 +53,11 @@ impl StageState {
         const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let config = &mut self.config.config;
         config.on_build.clear();
-        if !config.env.iter().any(|entry| entry.split('=').next() == Some("PATH")) {
+        if !config
+            .env
+            .iter()
+            .any(|entry| entry.split('=').next() == Some("PATH"))
+        {
             config.env.push(format!("PATH={PATH}"));
         }
         if !config.working_dir.is_empty() {
@@ -82,10 +86,17 @@ impl StepNames {
             return text.to_owned();
         }
         self.done += 1;
-        let label = if self.label.is_empty() { String::new() } else { format!("{} ", self.label) };
+        let label = if self.label.is_empty() {
+            String::new()
+        } else {
+            format!("{} ", self.label)
+        };
         let width = self.total.to_string().len();
         let trigger = if trigger { "ONBUILD " } else { "" };
-        format!("[{label}{:width$}/{}] {trigger}{text}", self.done, self.total)
+        format!(
+            "[{label}{:width$}/{}] {trigger}{text}",
+            self.done, self.total
+        )
     }
 }
 
@@ -172,12 +183,24 @@ mod tests {
 
     #[test]
     fn steps_are_counted_as_buildkit_counts_them() {
-        let mut names = StepNames { label: "b".into(), done: 8, total: 10 };
+        let mut names = StepNames {
+            label: "b".into(),
+            done: 8,
+            total: 10,
+        };
         assert_eq!(names.next(false, "RUN x"), "[b  9/10] RUN x");
         assert_eq!(names.next(true, "RUN x"), "[b 10/10] ONBUILD RUN x");
-        let mut names = StepNames { label: String::new(), done: 0, total: 2 };
+        let mut names = StepNames {
+            label: String::new(),
+            done: 0,
+            total: 2,
+        };
         assert_eq!(names.next(false, "RUN x"), "[1/2] RUN x");
-        let mut names = StepNames { label: "i".into(), done: 0, total: 0 };
+        let mut names = StepNames {
+            label: "i".into(),
+            done: 0,
+            total: 0,
+        };
         assert_eq!(names.next(false, "FROM i"), "FROM i");
     }
 }

@@ -69,8 +69,12 @@ impl<'a> Stages<'a> {
     /// All errors of the `FROM` lines, else the first of: unknown target, a `--from` that cannot
     /// be, a circle. BuildKit reports these for stages the target does not need as well.
     pub(crate) fn new(build: &Build<'a>) -> Result<Self, Vec<LowerError>> {
-        let mut stages =
-            Self { all: Vec::new(), by_name: HashMap::new(), images: HashMap::new(), target: 0 };
+        let mut stages = Self {
+            all: Vec::new(),
+            by_name: HashMap::new(),
+            images: HashMap::new(),
+            target: 0,
+        };
         let mut errors = Vec::new();
         for (index, stage) in build.file.stages.iter().enumerate() {
             match stages.declare(build, index, stage) {
@@ -113,8 +117,13 @@ impl<'a> Stages<'a> {
             .as_deref()
             .map(|written| stage_platform(build, written, stage.lines))
             .transpose()?;
-        let for_context = platform.as_ref().unwrap_or(&build.selection.target_platform);
-        let replaced = stage.name.as_deref().and_then(|name| build.named_context(name, for_context));
+        let for_context = platform
+            .as_ref()
+            .unwrap_or(&build.selection.target_platform);
+        let replaced = stage
+            .name
+            .as_deref()
+            .and_then(|name| build.named_context(name, for_context));
         let base = match replaced {
             Some(key) => Base::Replaced(key.to_owned()),
             None if base.value == SCRATCH && !self.by_name.contains_key(SCRATCH) => Base::Scratch,
@@ -126,7 +135,10 @@ impl<'a> Stages<'a> {
         };
         Ok(StageSpec {
             declared: Some(stage),
-            label: stage.name.clone().unwrap_or_else(|| format!("stage-{index}")),
+            label: stage
+                .name
+                .clone()
+                .unwrap_or_else(|| format!("stage-{index}")),
             base,
             platform,
             lines: stage.lines,
@@ -163,20 +175,28 @@ impl<'a> Stages<'a> {
 
     /// Rules S08, S09.
     fn find_target(&self, build: &Build<'a>) -> Result<StageId, LowerError> {
-        let Some(name) = build.selection.target.as_deref().filter(|name| !name.is_empty()) else {
+        let Some(name) = build
+            .selection
+            .target
+            .as_deref()
+            .filter(|name| !name.is_empty())
+        else {
             return Ok(self.all.len() - 1);
         };
-        self.by_name.get(&name.to_lowercase()).copied().ok_or_else(|| {
-            let message = format!("target stage \"{name}\" could not be found");
-            let error = LowerError::new(ErrorKind::UnknownStage, message)
-                .suggest(name, self.all.iter().map(|stage| stage.label.as_str()));
-            let names: Vec<&str> = sorted(self.by_name.keys().map(String::as_str)).collect();
-            if names.is_empty() {
-                error.help("no stage of this file has a name")
-            } else {
-                error.help(format!("stages that have names: {}", names.join(", ")))
-            }
-        })
+        self.by_name
+            .get(&name.to_lowercase())
+            .copied()
+            .ok_or_else(|| {
+                let message = format!("target stage \"{name}\" could not be found");
+                let error = LowerError::new(ErrorKind::UnknownStage, message)
+                    .suggest(name, self.all.iter().map(|stage| stage.label.as_str()));
+                let names: Vec<&str> = sorted(self.by_name.keys().map(String::as_str)).collect();
+                if names.is_empty() {
+                    error.help("no stage of this file has a name")
+                } else {
+                    error.help(format!("stages that have names: {}", names.join(", ")))
+                }
+            })
     }
 
     /// Looks up what the instruction takes files from, adding images as stages of their own.
@@ -194,11 +214,20 @@ impl<'a> Stages<'a> {
             InstructionKind::Run(run) => run
                 .mounts
                 .iter()
-                .map(|mount| mount.from.as_deref().map(|from| self.source_by_name(from, lines)))
+                .map(|mount| {
+                    mount
+                        .from
+                        .as_deref()
+                        .map(|from| self.source_by_name(from, lines))
+                })
                 .collect(),
             _ => Vec::new(),
         };
-        Ok(Command { instruction, sources, trigger })
+        Ok(Command {
+            instruction,
+            sources,
+            trigger,
+        })
     }
 
     /// Rules S02, X03.
@@ -216,12 +245,25 @@ impl<'a> Stages<'a> {
         let Ok(index) = from.parse::<i64>() else {
             return Ok(self.source_by_name(from, lines));
         };
-        let declared = self.all.iter().filter(|stage| stage.declared.is_some()).count();
-        usize::try_from(index).ok().filter(|&id| id < declared).ok_or_else(|| {
-            LowerError::new(ErrorKind::UnknownStage, format!("invalid stage index {index}"))
-                .help(format!("stages count from 0; the last one is {}", declared - 1))
+        let declared = self
+            .all
+            .iter()
+            .filter(|stage| stage.declared.is_some())
+            .count();
+        usize::try_from(index)
+            .ok()
+            .filter(|&id| id < declared)
+            .ok_or_else(|| {
+                LowerError::new(
+                    ErrorKind::UnknownStage,
+                    format!("invalid stage index {index}"),
+                )
+                .help(format!(
+                    "stages count from 0; the last one is {}",
+                    declared - 1
+                ))
                 .at(lines)
-        })
+            })
     }
 
     /// A stage, whichever case its name is written in, else an image.
@@ -236,7 +278,11 @@ impl<'a> Stages<'a> {
         self.all.push(StageSpec {
             declared: None,
             label: name.to_owned(),
-            base: if name == SCRATCH { Base::Scratch } else { Base::Image(name.to_owned()) },
+            base: if name == SCRATCH {
+                Base::Scratch
+            } else {
+                Base::Image(name.to_owned())
+            },
             platform: None,
             lines,
             commands: Vec::new(),
@@ -267,7 +313,10 @@ impl<'a> Stages<'a> {
                         ErrorKind::CircularDependency,
                         format!("circular dependency detected on stage: {name}"),
                     )
-                    .help(format!("stage `{}` is needed to build itself", self.all[next].label))
+                    .help(format!(
+                        "stage `{}` is needed to build itself",
+                        self.all[next].label
+                    ))
                     .at(lines));
                 }
                 if !done[next] {
@@ -285,7 +334,11 @@ impl<'a> Stages<'a> {
             .iter()
             .flat_map(|command| {
                 let lines = command.instruction.lines;
-                command.sources.iter().flatten().map(move |&source| (source, lines))
+                command
+                    .sources
+                    .iter()
+                    .flatten()
+                    .map(move |&source| (source, lines))
             })
             .collect()
     }

@@ -34,9 +34,17 @@ struct Walk<'b, 'a, 'f> {
 
 /// # Errors
 /// At most one error for each stage; stages that need a stage with an error are left out.
-pub(crate) fn walk(build: &Build<'_>, resolved: &Resolved<'_, '_>) -> Result<Walked, Vec<LowerError>> {
+pub(crate) fn walk(
+    build: &Build<'_>,
+    resolved: &Resolved<'_, '_>,
+) -> Result<Walked, Vec<LowerError>> {
     let states = resolved.stages.all.iter().map(|_| None).collect();
-    let mut walk = Walk { build, resolved, nodes: Nodes::default(), states };
+    let mut walk = Walk {
+        build,
+        resolved,
+        nodes: Nodes::default(),
+        states,
+    };
     let mut errors = Vec::new();
     for &id in &resolved.reachable {
         match walk.stage(id) {
@@ -48,9 +56,15 @@ pub(crate) fn walk(build: &Build<'_>, resolved: &Resolved<'_, '_>) -> Result<Wal
         return Err(errors);
     }
     let target = walk.states[resolved.stages.target].take().ok_or_else(|| {
-        vec![LowerError::new(ErrorKind::OutOfOrder, "the target stage needs itself")]
+        vec![LowerError::new(
+            ErrorKind::OutOfOrder,
+            "the target stage needs itself",
+        )]
     })?;
-    Ok(Walked { nodes: walk.nodes, target })
+    Ok(Walked {
+        nodes: walk.nodes,
+        target,
+    })
 }
 
 impl Walk<'_, '_, '_> {
@@ -111,7 +125,11 @@ impl Walk<'_, '_, '_> {
         let from_image = usize::from(matches!(spec.base, Base::Image(_)));
         let alone = self.resolved.stages.all.len() == 1;
         StepNames {
-            label: if alone { String::new() } else { spec.label.clone() },
+            label: if alone {
+                String::new()
+            } else {
+                spec.label.clone()
+            },
             done: 0,
             total: from_image + steps.count(),
         }
@@ -134,8 +152,11 @@ impl Walk<'_, '_, '_> {
             }
             Root::Directory(name) => {
                 let name = name.clone();
-                let config =
-                    if replaced { bare_image(platform) } else { empty_image(platform) };
+                let config = if replaced {
+                    bare_image(platform)
+                } else {
+                    empty_image(platform)
+                };
                 Some(self.directory_as_root(&name, config, spec))
             }
             Root::Image { need, fact } => {
@@ -143,7 +164,11 @@ impl Walk<'_, '_, '_> {
                 let mut config = fact.config.clone();
                 config.created = None;
                 if fact.layers == 0 && config.os.is_empty() && config.architecture.is_empty() {
-                    config = if replaced { bare_image(platform) } else { empty_image(platform) };
+                    config = if replaced {
+                        bare_image(platform)
+                    } else {
+                        empty_image(platform)
+                    };
                 }
                 Some(StageState::new(node, config))
             }
@@ -154,19 +179,26 @@ impl Walk<'_, '_, '_> {
     fn source(&mut self, id: StageId) -> Option<SourceTree> {
         let spec = &self.resolved.stages.all[id];
         match self.resolved.roots[id].as_ref() {
-            Some(Root::Directory(name)) => {
-                Some(SourceTree { node: self.context(name), directory: true })
-            }
+            Some(Root::Directory(name)) => Some(SourceTree {
+                node: self.context(name),
+                directory: true,
+            }),
             Some(root) if spec.declared.is_none() || matches!(spec.base, Base::Replaced(_)) => {
                 let node = match root {
                     Root::Image { need, fact } => self.image(need, fact, spec, None),
                     _ => self.nodes.leaf(Op::Scratch, Meta::default),
                 };
-                Some(SourceTree { node, directory: false })
+                Some(SourceTree {
+                    node,
+                    directory: false,
+                })
             }
             _ => {
                 let state = self.states[id].as_ref()?;
-                Some(SourceTree { node: state.tree, directory: false })
+                Some(SourceTree {
+                    node: state.tree,
+                    directory: false,
+                })
             }
         }
     }
@@ -202,8 +234,13 @@ impl Walk<'_, '_, '_> {
     }
 
     fn context(&mut self, name: &str) -> NodeId {
-        let op = Op::Context { name: name.to_owned() };
-        let meta = || Meta { name: format!("[context {name}] load from client"), ..Meta::default() };
+        let op = Op::Context {
+            name: name.to_owned(),
+        };
+        let meta = || Meta {
+            name: format!("[context {name}] load from client"),
+            ..Meta::default()
+        };
         self.nodes.leaf(op, meta)
     }
 
@@ -217,7 +254,10 @@ impl Walk<'_, '_, '_> {
         let scratch = self.nodes.leaf(Op::Scratch, Meta::default);
         let context = self.context(name);
         let op = Copy {
-            sources: vec![CopySource::Path { input: 1, path: String::new() }],
+            sources: vec![CopySource::Path {
+                input: 1,
+                path: String::new(),
+            }],
             destination: "/".to_owned(),
             chown: None,
             chmod: None,
@@ -249,7 +289,11 @@ fn no_cache(build: &Build<'_>, spec: &StageSpec<'_>) -> bool {
     let name = spec.declared.and_then(|stage| stage.name.as_deref());
     let filter = &build.selection.no_cache_filter;
     build.selection.no_cache
-        || name.is_some_and(|name| filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(name)))
+        || name.is_some_and(|name| {
+            filter
+                .iter()
+                .any(|wanted| wanted.eq_ignore_ascii_case(name))
+        })
 }
 
 /// What `FROM scratch` begins with (rule A19); PATH comes with the first instruction.
