@@ -4,10 +4,14 @@
 //! [`Diagnostic`]s, never a panic.
 #![forbid(unsafe_code)]
 
+mod automaton;
 pub mod diagnostic;
+pub mod glob;
+pub mod ignore;
 pub mod instruction;
 mod lines;
 mod parse;
+pub mod path;
 pub mod source;
 pub mod suggest;
 mod text;

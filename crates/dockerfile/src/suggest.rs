@@ -6,22 +6,27 @@ const MAX_DISTANCE: usize = 2;
 /// Longest name worth comparing.
 const MAX_LENGTH: usize = 256;
 
-/// The option nearest to `value` (Levenshtein distance of at most 2; the first of equals); `None`
+/// The option nearest to `value` (Levenshtein distance of at most 2); `None`
 /// also when an option equals it, since the problem is then another.
 pub fn nearest<'a>(value: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted: Vec<char> = value.chars().take(MAX_LENGTH + 1).collect();
     if wanted.len() > MAX_LENGTH {
         return None;
     }
+    let first = wanted.first().copied();
     let mut best = None;
-    let mut least = MAX_DISTANCE + 1;
+    // Among equally near options one with the same first letter is the likelier.
+    let mut least = (MAX_DISTANCE + 1, false);
     for option in options {
         if option == value {
             return None;
         }
-        let distance = distance(&wanted, option, least);
-        if distance < least {
-            least = distance;
+        let candidate = (
+            distance(&wanted, option, least.0 + 1),
+            option.chars().next() != first,
+        );
+        if candidate < least {
+            least = candidate;
             best = Some(option);
         }
     }
@@ -74,6 +79,7 @@ mod tests {
         assert_eq!(nearest("chwon", options), Some("chown"));
         assert_eq!(nearest("lnk", options), Some("link"));
         assert_eq!(nearest("fromm", options), Some("from"));
+        assert_eq!(nearest("RNU", ["ENV", "RUN"]), Some("RUN"));
         assert_eq!(nearest("chmod", options), None);
         assert_eq!(nearest("platform", options), None);
         assert_eq!(nearest_ignoring_case("FRM", ["RUN", "FROM"]), Some("FROM"));

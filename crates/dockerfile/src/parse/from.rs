@@ -28,11 +28,8 @@ impl Parser<'_> {
         };
         let flags = flags::parse(&mut context, &command.flags, FROM);
         let words = fields(command);
-        let (name, as_word) = match name(&mut context, &words) {
-            Some(name) => name,
-            // The stage stays, so that what follows still has one.
-            None => (None, None),
-        };
+        // After an error the stage stays, so that what follows still has one.
+        let (name, as_word) = name(&mut context, &words).unwrap_or_default();
         self.file.stages.push(Stage {
             description: name
                 .as_ref()
@@ -80,10 +77,13 @@ fn name(context: &mut Context<'_>, words: &[Word]) -> Option<(Option<String>, Op
                 [_, last] if last.text.eq_ignore_ascii_case("as") => {
                     "a name is missing after AS".to_owned()
                 }
-                [.., last] if words.iter().any(|word| word.text.starts_with('#')) => {
-                    let _ = last;
+                _ if words.iter().any(|word| word.text.starts_with('#')) => {
                     "a comment must be on its own line".to_owned()
                 }
+                [base, name] => format!(
+                    "write FROM {} AS {} to name the stage",
+                    base.text, name.text
+                ),
                 _ => "write FROM <image> or FROM <image> AS <name>".to_owned(),
             };
             context.error("FROM requires either one or three arguments", Some(help));

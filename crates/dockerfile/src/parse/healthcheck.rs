@@ -84,7 +84,7 @@ fn interval(context: &mut Context<'_>, flags: &Flags, name: &str) -> i64 {
         Ok(value) if value == 0 || value >= SHORTEST => return value,
         Ok(_) => {
             let message = format!("Interval {} cannot be less than 1ms", quote(name));
-            context.error_at(&flag.word, message, None);
+            context.error_at(&flag.word, message, Some("0 means the default".to_owned()));
         }
         Err(message) => {
             let help = "a duration is numbers with units: 500ms, 30s, 1m30s, 2h".to_owned();

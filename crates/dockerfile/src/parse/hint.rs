@@ -1,6 +1,6 @@
 //! What to tell people who wrote a line that is no instruction.
 
-use super::heredoc::{self, Opening};
+use super::heredoc::Opening;
 use super::split::Command;
 use crate::lines::LogicalLine;
 use crate::source::Span;
@@ -45,11 +45,12 @@ pub(super) struct Previous {
 }
 
 impl Previous {
-    pub(super) fn new(line: &LogicalLine, start: usize, end: usize) -> Self {
+    /// `(start, end)` are the offsets of its physical lines.
+    pub(super) fn new(line: &LogicalLine, (start, end): (usize, usize), no_heredocs: bool) -> Self {
         Self {
             span: Span { start, end },
             last_line: line.lines.last,
-            has_dead_heredoc: line.text.contains("<<") && heredoc::openings(&line.text).is_empty(),
+            has_dead_heredoc: no_heredocs && line.text.contains("<<"),
         }
     }
 }
@@ -64,12 +65,10 @@ pub(super) fn unknown_instruction(
     if let Some(cause) = previous.and_then(|previous| broken_continuation(text, previous, escape)) {
         return cause;
     }
-    if let Some(nearest) = nearest_ignoring_case(command.keyword, INSTRUCTIONS) {
-        return format!("did you mean {nearest}?");
-    }
     let shell = SHELL_WORDS.contains(&command.keyword)
         || command.keyword.starts_with(['-', '&', '|', '"', '\'']);
     match previous {
+        _ if is_misspelt(command.keyword) => known_instruction(command.keyword),
         Some(previous) if previous.has_dead_heredoc => format!(
             "the << on line {} opens no heredoc: a quote or a substitution on that line does not end, \
              or the word after << is not a plain delimiter",
@@ -84,9 +83,22 @@ pub(super) fn unknown_instruction(
     }
 }
 
+/// Whether a word looks like a misspelt instruction.
+pub(super) fn is_misspelt(keyword: &str) -> bool {
+    misspelt(keyword).is_some()
+}
+
+fn misspelt(keyword: &str) -> Option<&'static str> {
+    // Two letters are as near to some instruction as any others.
+    if keyword.chars().count() <= 2 || SHELL_WORDS.contains(&keyword) {
+        return None;
+    }
+    nearest_ignoring_case(keyword, INSTRUCTIONS)
+}
+
 /// The nearest instruction, or all of them.
 pub(super) fn known_instruction(keyword: &str) -> String {
-    match nearest_ignoring_case(keyword, INSTRUCTIONS) {
+    match misspelt(keyword) {
         Some(nearest) => format!("did you mean {nearest}?"),
         None => format!("an instruction is one of {}", INSTRUCTIONS.join(", ")),
     }
@@ -127,14 +139,13 @@ fn broken_continuation(text: &str, previous: &Previous, escape: char) -> Option<
     })
 }
 
-/// Help for a heredoc whose terminator is missing; `rest` is the file after its opening line.
-pub(super) fn unterminated_heredoc(opening: &Opening, rest: &str) -> String {
+/// Help for a heredoc whose terminator is missing; `rest` is the file after line `number`.
+pub(super) fn unterminated_heredoc(opening: &Opening, rest: &str, number: u32) -> String {
     let name = &opening.name;
-    if let Some((index, line)) = rest
-        .lines()
-        .enumerate()
-        .find(|(_, line)| line.trim() == name.as_str())
-    {
+    let candidate = (number + 1..)
+        .zip(rest.lines())
+        .find(|(_, line)| line.trim() == name.as_str());
+    if let Some((number, line)) = candidate {
         let why = if line.trim_end() != line {
             "blanks after it"
         } else {
@@ -145,10 +156,7 @@ pub(super) fn unterminated_heredoc(opening: &Opening, rest: &str) -> String {
         } else {
             String::new()
         };
-        return format!(
-            "line {} below has {name} with {why}; it must be the whole line{cure}",
-            index + 1
-        );
+        return format!("line {number} has {name} with {why}; it must be the whole line{cure}");
     }
     format!("end it with a line that is exactly {}", shortened(name))
 }

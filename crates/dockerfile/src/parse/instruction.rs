@@ -161,7 +161,11 @@ fn only_argument(
     keyword: &str,
 ) -> Option<String> {
     if command.arguments.is_empty() {
-        context.error(format!("{keyword} requires exactly one argument"), None);
+        let help = format!("write {keyword} <value>");
+        context.error(
+            format!("{keyword} requires exactly one argument"),
+            Some(help),
+        );
         return None;
     }
     Some(command.arguments.to_owned())

@@ -270,12 +270,12 @@ impl<'a> Parser<'a> {
         let logical = line.clone();
         let command = split::command(&logical.text, escape);
         let heredocs = self.heredocs(&mut line, &command);
-        let previous = hint::Previous::new(&line, start, physical_end);
+        let previous = hint::Previous::new(&line, (start, physical_end), heredocs.is_empty());
         match command.keyword.to_ascii_uppercase().as_str() {
             "FROM" if !self.trigger => self.from(&line, &command, comments),
             "ONBUILD" if !self.trigger => self.onbuild(&line, &command, comments, heredocs),
             "FROM" | "ONBUILD" | "MAINTAINER" if self.trigger => {
-                self.refused_trigger(&line, &command)
+                self.refused_trigger(&line, &command);
             }
             _ => self.plain(&line, &command, comments, heredocs),
         }
@@ -287,9 +287,8 @@ impl<'a> Parser<'a> {
         if end - start <= MAX_LINE_BYTES {
             return false;
         }
-        let mut number = first;
         let mut at = start;
-        for raw in self.text[start..end].split_inclusive('\n') {
+        for (number, raw) in (first..).zip(self.text[start..end].split_inclusive('\n')) {
             if self.too_long(&Line {
                 raw,
                 start: at,
@@ -297,7 +296,6 @@ impl<'a> Parser<'a> {
             }) {
                 return true;
             }
-            number += 1;
             at += raw.len();
         }
         false
@@ -310,7 +308,7 @@ impl<'a> Parser<'a> {
         }
         let mut heredocs = Vec::new();
         for opening in heredoc::openings(&line.text) {
-            let start = self.lines.offset();
+            let (start, number) = (self.lines.offset(), self.lines.number());
             let mut end = line.span.end;
             let body = heredoc::read_body(&opening, &mut self.lines, &mut end);
             line.lines.last = self.lines.number();
@@ -319,7 +317,7 @@ impl<'a> Parser<'a> {
                     lines: line.lines,
                     span: line.source_span(0, line.text.trim_end().len()),
                 };
-                let help = hint::unterminated_heredoc(&opening, &self.text[start..]);
+                let help = hint::unterminated_heredoc(&opening, &self.text[start..], number);
                 self.error(place, "unterminated heredoc".to_owned(), Some(help));
                 line.span.end = self.text.len();
                 return Vec::new();
@@ -398,9 +396,12 @@ impl<'a> Parser<'a> {
 
     /// Rule P29, and why the line may have been taken for an instruction.
     fn unknown(&mut self, line: &LogicalLine, command: &split::Command<'_>) {
-        self.unknown_run += 1;
-        if self.unknown_run > 1 {
-            return;
+        // The lines of a command that lost its continuation are one mistake, misspellings are many.
+        if !hint::is_misspelt(command.keyword) {
+            self.unknown_run += 1;
+            if self.unknown_run > 1 {
+                return;
+            }
         }
         let span = line.source_span(command.start, command.start + command.keyword.len());
         let help = hint::unknown_instruction(

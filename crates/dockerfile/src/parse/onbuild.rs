@@ -1,9 +1,8 @@
 //! `ONBUILD` (rule P26).
 
 use super::context::Context;
-use super::instruction::whole;
 use super::json::{self, Array};
-use super::split::{self, Command};
+use super::split::{self, Command, Word};
 use super::{Parser, flags, instruction, skipped_checks};
 use crate::instruction::{Heredoc, Instruction, InstructionKind, Onbuild, Place};
 use crate::lines::LogicalLine;
@@ -112,7 +111,16 @@ impl Parser<'_> {
             diagnostics,
         };
         if let Some(message) = refused {
-            context.error_at(&whole(inner), message, None);
+            let (start, end) = (inner.start, inner.start + inner.keyword.len());
+            context.error_at(
+                &Word {
+                    text: keyword,
+                    start,
+                    end,
+                },
+                message,
+                None,
+            );
             return None;
         }
         let kind = instruction::parse(&mut context, inner, heredocs);

@@ -1,0 +1,5 @@
+FROM a
+RUN echo it's <<EOF
+line one
+line two
+EOF

@@ -1,0 +1,5 @@
+FROM a
+SHELL []
+VOLUME []
+SHELL bash -c
+VOLUME [""]

@@ -1,0 +1,7 @@
+FROM
+FROM a b
+FROM a AS
+FROM a AS 1x
+FROM a AS b # c
+FROM a XX b
+RUN x

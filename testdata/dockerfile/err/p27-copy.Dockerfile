@@ -1,0 +1,6 @@
+FROM a
+COPY
+COPY a
+ADD a
+COPY a <<EOF
+EOF

@@ -1,0 +1,5 @@
+FROM a
+FRM b
+RNU x
+EXPOS 80
+FROBNICATE now

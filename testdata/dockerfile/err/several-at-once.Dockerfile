@@ -1,0 +1,6 @@
+FROM a
+COPY x
+RUN --bad y
+WORKDIR
+LABEL a
+EXPOSE

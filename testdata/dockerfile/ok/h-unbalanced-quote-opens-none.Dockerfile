@@ -1,0 +1,3 @@
+FROM a
+RUN echo it's <<EOF
+USER b

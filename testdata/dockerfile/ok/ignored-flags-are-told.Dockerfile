@@ -1,0 +1,4 @@
+FROM a
+ARG --x=1 A
+STOPSIGNAL --y 9
+HEALTHCHECK --interval=5s NONE

@@ -1,0 +1,4 @@
+#!/usr/bin/env build
+# syntax=a/b
+# check=skip=all
+FROM a

@@ -1,0 +1,9 @@
+FROM a
+RUN one \
+# gone \
+  # gone too
+  two \
+
+
+  three
+RUN four # stays

@@ -1,0 +1,3 @@
+FROM a AS Build-1.x
+from b as c
+FROM scratch
