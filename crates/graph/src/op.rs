@@ -14,6 +14,7 @@ pub struct NodeId(pub usize);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "most steps of a plan are the large variant, RUN")]
 pub enum Op {
     /// The empty tree.
     Scratch,

@@ -2,6 +2,7 @@
 
 use dockerfile::instruction::ArgDeclaration;
 
+use super::captured::ArgUse;
 use super::error::LowerError;
 use super::history;
 use super::stage::Scope;
@@ -26,6 +27,7 @@ pub(crate) fn lower(
             Some(value) => format!("{name}={value}"),
             None => name.clone(),
         });
+        capture(scope, declaration, value.clone());
         scope.state.args.push((name.clone(), value));
     }
     scope
@@ -33,6 +35,22 @@ pub(crate) fn lower(
         .history
         .push(history::metadata(format!("ARG {}", shown.join(" "))));
     Ok(())
+}
+
+fn capture(scope: &mut Scope<'_>, declaration: &ArgDeclaration, value: Option<String>) {
+    let name = &declaration.name;
+    let inherited = declaration.default.is_none()
+        && !scope.build.build_args.contains_key(name)
+        && scope.build.globals.value(name).is_some();
+    let captured = &mut scope.state.captured;
+    captured.used.insert(name.clone());
+    if !inherited {
+        let used = ArgUse {
+            value,
+            ..ArgUse::new(declaration, scope.instruction.lines)
+        };
+        captured.args.insert(name.clone(), used);
+    }
 }
 
 /// The build argument, else the default here, else the global value, else unset. A default that

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dockerfile::File;
 use dockerfile::instruction::InstructionKind;
 
+use super::captured::ArgUse;
 use super::error::LowerError;
 use super::expand::{Words, global_word};
 use super::variables::Variables;
@@ -26,6 +27,8 @@ pub(crate) struct Build<'a> {
     pub(crate) build_args: BTreeMap<String, String>,
     /// Platform arguments and the `ARG`s before the first `FROM` (rules A01, A13).
     pub(crate) globals: Variables,
+    /// The global `ARG`s by name, for the outline.
+    pub(crate) global_args: BTreeMap<String, ArgUse>,
     pub(crate) source_date_epoch: Option<i64>,
 }
 
@@ -41,20 +44,7 @@ impl<'a> Build<'a> {
         };
         let asked = selection.target.as_deref().filter(|name| !name.is_empty());
         let mut globals = platform::global_variables(selection, asked.or(last.name.as_deref()));
-        for instruction in &file.meta_args {
-            let InstructionKind::Arg(declarations) = &instruction.kind else {
-                continue;
-            };
-            for declaration in declarations {
-                if let Some(value) = selection.build_args.get(&declaration.name) {
-                    globals.set(&declaration.name, value);
-                } else if let Some(default) = &declaration.default {
-                    let escape = file.directives.escape;
-                    let value = global_word(default, escape, &globals, instruction.lines)?.value;
-                    globals.set(&declaration.name, value);
-                }
-            }
-        }
+        let global_args = declare_globals(file, selection, &mut globals)?;
         let mut build_args = selection.build_args.clone();
         let source_date_epoch = epoch::resolve(&mut build_args, &mut globals)?;
         Ok(Self {
@@ -62,6 +52,7 @@ impl<'a> Build<'a> {
             selection,
             build_args,
             globals,
+            global_args,
             source_date_epoch,
         })
     }
@@ -102,6 +93,41 @@ impl<'a> Build<'a> {
         };
         find(Some(&platform)).or_else(|| find(None))
     }
+}
+
+/// Evaluates the `ARG`s before the first `FROM` in order; each sees those before it (rule A01).
+fn declare_globals(
+    file: &File,
+    selection: &Selection,
+    globals: &mut Variables,
+) -> Result<BTreeMap<String, ArgUse>, LowerError> {
+    let escape = file.directives.escape;
+    let mut args: BTreeMap<String, ArgUse> = BTreeMap::new();
+    for instruction in &file.meta_args {
+        let InstructionKind::Arg(declarations) = &instruction.kind else {
+            continue;
+        };
+        for declaration in declarations {
+            let name = &declaration.name;
+            let mut used = ArgUse::new(declaration, instruction.lines);
+            if let Some(value) = selection.build_args.get(name) {
+                used.value = Some(value.clone());
+            } else if let Some(default) = &declaration.default {
+                let expanded = global_word(default, escape, globals, instruction.lines)?;
+                used.value = Some(expanded.value);
+                used.needs = expanded.used;
+                if used.needs.remove(name) {
+                    let before = args.get(name).map(|before| before.needs.clone());
+                    used.needs.extend(before.unwrap_or_default());
+                }
+            }
+            if let Some(value) = &used.value {
+                globals.set(name, value);
+            }
+            args.insert(name.clone(), used);
+        }
+    }
+    Ok(args)
 }
 
 /// Refuses a `# syntax=` (or `BUILDKIT_SYNTAX`) that names a frontend with another language.

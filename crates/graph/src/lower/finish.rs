@@ -1,28 +1,42 @@
 //! The image of the target: command line labels and platform (rules M10, M18, S20, W17).
 
 use super::build::Build;
+use super::error::{ErrorKind, LowerError};
 use super::platform;
+use super::stages::StageId;
 use super::walk::Walked;
 use crate::config::ImageConfig;
 use crate::facts::Platform;
 use crate::plan::Plan;
 
-pub(crate) fn finish(build: &Build<'_>, walked: Walked) -> Plan {
-    let mut config = walked.target.config;
+/// # Errors
+/// When nothing came of the target: only a circle that went unseen could do that.
+pub(crate) fn finish(
+    build: &Build<'_>,
+    mut walked: Walked,
+    target: StageId,
+) -> Result<Plan, LowerError> {
+    let state = walked.states[target].take().ok_or_else(|| {
+        LowerError::new(
+            ErrorKind::CircularDependency,
+            "the target stage needs itself",
+        )
+    })?;
+    let mut config = state.config;
     let labels = &build.selection.labels;
     config
         .config
         .labels
         .extend(labels.iter().map(|(k, v)| (k.clone(), v.clone())));
     set_platform(build, &mut config);
-    let (nodes, target) = walked.nodes.finish(walked.target.tree);
-    Plan {
+    let (nodes, target) = walked.nodes.finish(state.tree);
+    Ok(Plan {
         nodes,
         target,
         config,
-        history: walked.target.history,
+        history: state.history,
         source_date_epoch: build.source_date_epoch,
-    }
+    })
 }
 
 /// A platform asked for by name overwrites the base's; otherwise the base's stays (rule S20).

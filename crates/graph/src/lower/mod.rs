@@ -6,6 +6,7 @@
 
 mod args;
 mod build;
+mod captured;
 mod chmod;
 mod config;
 mod copy;
@@ -36,6 +37,12 @@ use dockerfile::File;
 pub use epoch::DEFAULT_EPOCH;
 pub use error::{ErrorKind, LowerError};
 
+pub(crate) use build::Build;
+pub(crate) use captured::{ArgUse, CredentialUse};
+pub(crate) use needs::{Resolved, Root, resolve};
+pub(crate) use stages::{Base, StageId};
+pub(crate) use walk::Walked;
+
 use crate::facts::{Facts, Needs, Selection};
 use crate::plan::Plan;
 
@@ -46,7 +53,7 @@ use crate::plan::Plan;
 /// Whatever can be known to be wrong without those images.
 pub fn needs(file: &File, selection: &Selection, facts: &Facts) -> Result<Needs, Vec<LowerError>> {
     build::check_syntax(file, selection).map_err(|error| vec![error])?;
-    let build = build::Build::new(file, selection).map_err(|error| vec![error])?;
+    let build = Build::new(file, selection).map_err(|error| vec![error])?;
     Ok(needs::resolve(&build, facts)?.needs)
 }
 
@@ -66,12 +73,21 @@ pub(crate) fn lower_any_syntax(
     selection: &Selection,
     facts: &Facts,
 ) -> Result<Plan, Vec<LowerError>> {
-    let build = build::Build::new(file, selection).map_err(|error| vec![error])?;
-    let resolved = needs::resolve(&build, facts)?;
+    let build = Build::new(file, selection).map_err(|error| vec![error])?;
+    let (resolved, walked) = evaluate(&build, facts)?;
+    finish::finish(&build, walked, resolved.stages.target).map_err(|error| vec![error])
+}
+
+/// Everything but the image of the target.
+pub(crate) fn evaluate<'a, 'f>(
+    build: &Build<'a>,
+    facts: &'f Facts,
+) -> Result<(Resolved<'a, 'f>, Walked), Vec<LowerError>> {
+    let resolved = needs::resolve(build, facts)?;
     if let Some(need) = resolved.needs.images.values().next() {
         let message = format!("image {} is not resolved", need.reference);
         return Err(vec![LowerError::new(ErrorKind::Unresolved, message)]);
     }
-    let walked = walk::walk(&build, &resolved)?;
-    Ok(finish::finish(&build, walked))
+    let walked = walk::walk(build, &resolved)?;
+    Ok((resolved, walked))
 }

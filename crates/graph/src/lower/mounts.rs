@@ -2,6 +2,7 @@
 
 use dockerfile::instruction as ast;
 
+use super::captured::CredentialUse;
 use super::error::LowerError;
 use super::stage::Scope;
 use super::{copy, path};
@@ -145,7 +146,7 @@ impl Mounts {
     }
 
     /// A file, unless there is `env` and no target (rule R27).
-    fn secret(&mut self, scope: &Scope<'_>, mount: &ast::Mount) -> Result<Mount, LowerError> {
+    fn secret(&mut self, scope: &mut Scope<'_>, mount: &ast::Mount) -> Result<Mount, LowerError> {
         let given = text(&mount.target);
         let name = [text(&mount.source), text(&mount.id)]
             .into_iter()
@@ -158,10 +159,20 @@ impl Mounts {
             (true, "") => format!("/run/secrets/{}", path::base_name(name).unwrap_or_default()),
             (true, given) => target(scope, given)?,
         };
+        let used = CredentialUse {
+            required: mount.required.unwrap_or(false),
+            lines: scope.instruction.lines,
+        };
+        scope
+            .state
+            .captured
+            .secrets
+            .entry(name.to_owned())
+            .or_insert(used);
         self.secret_variables.extend(mount.env.clone());
         let kind = MountKind::Secret {
             id: name.to_owned(),
-            required: mount.required.unwrap_or(false),
+            required: used.required,
             file,
             env: mount.env.clone(),
             mode: mount.mode.unwrap_or(SECRET_MODE),
@@ -171,7 +182,7 @@ impl Mounts {
         Ok(Mount { target, kind })
     }
 
-    fn ssh(&mut self, scope: &Scope<'_>, mount: &ast::Mount) -> Result<Mount, LowerError> {
+    fn ssh(&mut self, scope: &mut Scope<'_>, mount: &ast::Mount) -> Result<Mount, LowerError> {
         if !text(&mount.source).is_empty() {
             return Err(LowerError::value("ssh does not support source"));
         }
@@ -181,13 +192,22 @@ impl Mounts {
         };
         self.agents += 1;
         self.agent_socket.get_or_insert_with(|| target.clone());
-        let kind = MountKind::Ssh {
-            id: mount
-                .id
-                .clone()
-                .filter(|id| !id.is_empty())
-                .unwrap_or(DEFAULT_AGENT.to_owned()),
+        let name = Some(text(&mount.id))
+            .filter(|id| !id.is_empty())
+            .unwrap_or(DEFAULT_AGENT);
+        let used = CredentialUse {
             required: mount.required.unwrap_or(false),
+            lines: scope.instruction.lines,
+        };
+        scope
+            .state
+            .captured
+            .agents
+            .entry(name.to_owned())
+            .or_insert(used);
+        let kind = MountKind::Ssh {
+            id: name.to_owned(),
+            required: used.required,
             mode: mount.mode.unwrap_or(SSH_MODE),
             uid: id(mount.uid).unwrap_or(0),
             gid: id(mount.gid).unwrap_or(0),

@@ -228,7 +228,7 @@ mod tests {
             ("reg.example:5000/x/y:1", "reg.example:5000/x/y:1"),
             ("[::1]:5000/x", "[::1]:5000/x:latest"),
             ("Host/x", "Host/x:latest"),
-            ("a__b--c.d/e", "docker.io/a__b--c.d/e:latest"),
+            ("x/a__b--c.d", "docker.io/x/a__b--c.d:latest"),
         ] {
             assert_eq!(normalise(text).as_deref(), Ok(expected), "{text}");
         }

@@ -4,6 +4,7 @@ use dockerfile::LineRange;
 use dockerfile::instruction::{Instruction, InstructionKind};
 
 use super::build::Build;
+use super::captured::Captured;
 use super::error::LowerError;
 use super::expand::Words;
 use super::nodes::Nodes;
@@ -25,6 +26,7 @@ pub(crate) struct StageState {
     pub(crate) args: Vec<(String, Option<String>)>,
     /// `CMD` was set in this stage (rule S14).
     pub(crate) cmd_set: bool,
+    pub(crate) captured: Captured,
 }
 
 impl StageState {
@@ -36,6 +38,7 @@ impl StageState {
             variables: Variables::default(),
             args: Vec::new(),
             cmd_set: false,
+            captured: Captured::default(),
         }
     }
 
@@ -68,6 +71,7 @@ impl StageState {
             self.variables.set(name, value);
         }
         self.cmd_set = false;
+        self.captured = Captured::default();
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct StageSpec<'a> {
     /// `--platform` of the `FROM`.
     pub(crate) platform: Option<Platform>,
     pub(crate) lines: LineRange,
+    /// Variables the `FROM` line looked up and found.
+    pub(crate) used: BTreeSet<String>,
     /// Triggers of the base first (rule S21).
     pub(crate) commands: Vec<Command<'a>>,
 }
@@ -112,10 +114,11 @@ impl<'a> Stages<'a> {
                 None => error,
             });
         }
+        let mut used = base.used;
         let platform = stage
             .platform
             .as_deref()
-            .map(|written| stage_platform(build, written, stage.lines))
+            .map(|written| stage_platform(build, written, stage.lines, &mut used))
             .transpose()?;
         let for_context = platform
             .as_ref()
@@ -142,6 +145,7 @@ impl<'a> Stages<'a> {
             base,
             platform,
             lines: stage.lines,
+            used,
             commands: Vec::new(),
         })
     }
@@ -285,6 +289,7 @@ impl<'a> Stages<'a> {
             },
             platform: None,
             lines,
+            used: BTreeSet::new(),
             commands: Vec::new(),
         });
         self.images.insert(name.to_owned(), id);
@@ -328,7 +333,7 @@ impl<'a> Stages<'a> {
     }
 
     /// Stages whose files the instructions of `id` use, and the lines that do.
-    fn taken_from(&self, id: StageId) -> Vec<(StageId, LineRange)> {
+    pub(crate) fn taken_from(&self, id: StageId) -> Vec<(StageId, LineRange)> {
         let commands = &self.all[id].commands;
         commands
             .iter()
@@ -364,6 +369,7 @@ fn stage_platform(
     build: &Build<'_>,
     written: &str,
     lines: LineRange,
+    used: &mut BTreeSet<String>,
 ) -> Result<Platform, LowerError> {
     let escape = build.file.directives.escape;
     let expanded = global_word(written, escape, &build.globals, lines)?;
@@ -375,6 +381,7 @@ fn stage_platform(
         let message = format!("empty platform value from expression {written}");
         return Err(suggest(LowerError::new(ErrorKind::Reference, message)));
     }
+    used.extend(expanded.used.iter().cloned());
     platform::parse(&expanded.value, &build.selection.build_platform).map_err(|error| {
         let message = format!("failed to parse platform {written}: {error}");
         suggest(LowerError::new(ErrorKind::Reference, message))

@@ -3,7 +3,7 @@
 use dockerfile::instruction::InstructionKind;
 
 use super::build::Build;
-use super::error::{ErrorKind, LowerError};
+use super::error::LowerError;
 use super::history;
 use super::needs::{Resolved, Root};
 use super::nodes::Nodes;
@@ -18,10 +18,11 @@ use crate::plan::{HistoryEntry, Meta};
 /// What BuildKit's exporter notes for a layer that no instruction accounts for.
 const EXPORTER_COMMENT: &str = "buildkit.exporter.image.v0";
 
-/// The nodes of all needed stages and the state of the target at its end.
+/// The nodes of all needed stages.
 pub(crate) struct Walked {
     pub(crate) nodes: Nodes,
-    pub(crate) target: StageState,
+    /// By stage, at its end; `None` for stages not needed and for images.
+    pub(crate) states: Vec<Option<StageState>>,
 }
 
 struct Walk<'b, 'a, 'f> {
@@ -55,15 +56,9 @@ pub(crate) fn walk(
     if !errors.is_empty() {
         return Err(errors);
     }
-    let target = walk.states[resolved.stages.target].take().ok_or_else(|| {
-        vec![LowerError::new(
-            ErrorKind::OutOfOrder,
-            "the target stage needs itself",
-        )]
-    })?;
     Ok(Walked {
         nodes: walk.nodes,
-        target,
+        states: walk.states,
     })
 }
 
