@@ -1,6 +1,9 @@
 //! What can go wrong with layers, images, layouts and registries.
 
 use std::io;
+use std::path::{Path, PathBuf};
+
+use store::digest::Digest;
 
 /// A layer cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,86 @@ pub enum LayerError {
     SymlinkLoop { path: String },
     #[error("unpack layer")]
     Store(#[source] store::Error),
+}
+
+/// A manifest, index or config cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    #[error("invalid JSON document")]
+    Json(#[source] serde_json::Error),
+    #[error("invalid image config: {reason}")]
+    Config { reason: &'static str },
+    #[error("not an image: {media_type}")]
+    Kind { media_type: String },
+    #[error("layers of type {media_type} are not supported")]
+    LayerType { media_type: String },
+    #[error("digest {digest} is not supported, only sha256 is")]
+    DigestAlgorithm { digest: String },
+    #[error("no image for {wanted}; there are: {offered}")]
+    NoPlatform { wanted: String, offered: String },
+    #[error("indexes are nested more than {limit} deep")]
+    Nesting { limit: usize },
+    #[error("invalid descriptor")]
+    Descriptor(#[from] oci_spec::OciSpecError),
+}
+
+/// An OCI image layout cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayoutError {
+    #[error("{action} {}", path.display())]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is not an OCI image layout: {reason}", path.display())]
+    NotALayout { path: PathBuf, reason: String },
+    #[error("{} has no image {name:?}; there are: {known}", path.display())]
+    NotFound {
+        path: PathBuf,
+        name: String,
+        known: String,
+    },
+    #[error("{} has more than one image, name one of: {known}", path.display())]
+    Ambiguous { path: PathBuf, known: String },
+    #[error("blob {expected} of {} has other content: {actual}, {size} bytes", path.display())]
+    Mismatch {
+        path: PathBuf,
+        expected: Digest,
+        actual: Digest,
+        size: u64,
+    },
+    #[error("{} is longer than {limit} bytes", path.display())]
+    TooLong { path: PathBuf, limit: u64 },
+    #[error("image in {}", path.display())]
+    Image {
+        path: PathBuf,
+        #[source]
+        source: ImageError,
+    },
+}
+
+impl LayoutError {
+    pub(crate) fn io(
+        action: &'static str,
+        path: impl AsRef<Path>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io {
+            action,
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
+    }
+
+    pub(crate) fn image(path: &Path) -> impl Fn(ImageError) -> Self {
+        |source| Self::Image {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
 }
 
 /// A path for messages.

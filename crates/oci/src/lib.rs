@@ -2,4 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod image;
+pub mod json;
 pub mod layer;
+pub mod layout;
+pub mod platform;
+pub mod reference;

@@ -3,5 +3,7 @@
 extern crate layercake_oci as oci;
 
 mod hostile;
+mod images;
 mod layers;
+mod layouts;
 mod tarball;
