@@ -1,0 +1,208 @@
+//! Puts the selected files into the destination, one source after another, as each may change what
+//! the next one finds.
+
+use std::collections::HashMap;
+
+use graph::op;
+use store::tree::{ContentHash, Kind};
+
+use super::archive::{self, Limits, TempFiles};
+use super::dest::{Destination, Existing, LinkGroup, Meta, Thing, join};
+use super::error::{CopyError, text};
+use super::mode::Chmod;
+use super::select::{Match, Pick};
+use super::tree::{LinkId, NodeKind};
+use super::users::Owner;
+
+/// What applies to all files of one instruction.
+pub(super) struct Copier<'a, 'd> {
+    pub op: &'a op::Copy,
+    pub destination: &'a mut Destination<'d>,
+    pub owner: Option<Owner>,
+    pub chmod: Option<Chmod>,
+    pub temp: &'a dyn TempFiles,
+    pub limits: Limits,
+    pub warnings: Vec<String>,
+}
+
+impl Copier<'_, '_> {
+    /// # Errors
+    /// [`CopyError`].
+    pub(super) fn place(&mut self, found: &Match<'_>) -> Result<(), CopyError> {
+        if self.op.unpack && self.unpack(found)? {
+            return Ok(());
+        }
+        let made = self.meta_of_made_directories();
+        let written = self.op.destination.as_bytes();
+        if !written.ends_with(b"/") {
+            let parent = written
+                .rsplitn(2, |c| *c == b'/')
+                .nth(1)
+                .unwrap_or_default();
+            let parent = self.destination.resolve(parent)?;
+            self.destination.make_directories(&parent.path, &made)?;
+        } else {
+            let directory = self.destination.resolve(written)?;
+            self.destination.make_directories(&directory.path, &made)?;
+        }
+        let mut at = self.destination.resolve(written)?.path;
+        let is_directory = matches!(self.destination.existing(&at), Existing::Directory(_));
+        if !found.directory && is_directory {
+            at = join(&at, &found.base_name);
+        }
+        if found.directory {
+            if !is_directory && self.destination.existing(&at) != Existing::Nothing {
+                return Err(CopyError::DirectoryOverFile { path: text(&at) });
+            }
+            self.destination.make_directories(&at, &made)?;
+        }
+        self.copy(found, &at)
+    }
+
+    /// Rule C08.
+    fn meta_of_made_directories(&self) -> Meta {
+        let owner = self.owner.unwrap_or_default();
+        let mode = self
+            .chmod
+            .as_ref()
+            .map_or(0o755, Chmod::of_made_directories);
+        let Owner { uid, gid } = owner;
+        Meta {
+            mode,
+            uid,
+            gid,
+            mtime: self.op.epoch,
+            xattrs: Vec::new(),
+        }
+    }
+
+    fn copy(&mut self, found: &Match<'_>, at: &[u8]) -> Result<(), CopyError> {
+        // Per source: files linked across two sources are copied twice (rules C15, C38).
+        let mut links: HashMap<&LinkId, LinkGroup> = HashMap::new();
+        for pick in &found.picks {
+            let target = join(at, &pick.rel);
+            if pick.node.is_directory() {
+                self.copy_directory(pick, &target)?;
+                continue;
+            }
+            if matches!(self.destination.existing(&target), Existing::Directory(_)) {
+                return Err(CopyError::FileOverDirectory {
+                    path: text(&target),
+                });
+            }
+            let group = pick.node.link.as_ref().map(|link| {
+                *links
+                    .entry(link)
+                    .or_insert_with(|| self.destination.new_group())
+            });
+            let thing = Thing {
+                kind: kind(pick),
+                meta: self.meta(pick),
+                content: pick.content()?,
+                group,
+            };
+            self.destination.put(&target, thing)?;
+        }
+        Ok(())
+    }
+
+    /// Rules C06, C07: the source directory itself gives its destination only its time, those
+    /// below give all they have.
+    fn copy_directory(&mut self, pick: &Pick<'_>, target: &[u8]) -> Result<(), CopyError> {
+        let meta = self.meta(pick);
+        if pick.rel.is_empty() {
+            return self.destination.set_directory_time(target, meta.mtime);
+        }
+        match self.destination.existing(target) {
+            Existing::Nothing | Existing::Directory(_) => {
+                self.destination.put_directory(target, meta)
+            }
+            Existing::Symlink(_) | Existing::Other => {
+                Err(CopyError::DirectoryOverFile { path: text(target) })
+            }
+        }
+    }
+
+    /// Rules C09, C11, O05, O07-O09.
+    fn meta(&self, pick: &Pick<'_>) -> Meta {
+        let node = &pick.node;
+        let kept = Owner {
+            uid: node.uid,
+            gid: node.gid,
+        };
+        let default = if self.op.keep_owner {
+            kept
+        } else {
+            Owner::default()
+        };
+        let Owner { uid, gid } = self.owner.unwrap_or(default);
+        let mode = match (&self.chmod, &node.kind) {
+            (None, _) | (_, NodeKind::Symlink { .. }) => node.mode,
+            (Some(chmod), _) => chmod.apply(node.mode, node.is_directory()),
+        };
+        let xattrs = pick
+            .facts
+            .as_ref()
+            .map_or(&node.xattrs, |facts| &facts.xattrs)
+            .clone();
+        Meta {
+            mode,
+            uid,
+            gid,
+            mtime: node.mtime.unwrap_or(self.op.epoch),
+            xattrs,
+        }
+    }
+
+    /// Unpacks the source if it is an archive, whatever its name says (rules D01, D02, D10).
+    fn unpack(&mut self, found: &Match<'_>) -> Result<bool, CopyError> {
+        let [pick] = found.picks.as_slice() else {
+            return Ok(false);
+        };
+        if !pick.node.is_file() {
+            return Ok(false);
+        }
+        let failed = |source| CopyError::Archive {
+            name: found.shown.clone(),
+            source,
+        };
+        let content = pick.content()?;
+        let opened = archive::open(&content, self.temp).map_err(failed)?;
+        let Some(opened) = opened else {
+            return Ok(false);
+        };
+        let written = self.op.destination.as_bytes();
+        let at = self.destination.resolve(written)?.path;
+        let made = Meta {
+            mode: 0o755,
+            ..self.meta_of_made_directories()
+        };
+        self.destination.make_directories(&at, &made)?;
+        let mut unpacker = archive::Unpacker {
+            destination: self.destination,
+            at: &at,
+            owner: self.owner,
+            epoch: self.op.epoch,
+            limits: self.limits,
+            warnings: &mut self.warnings,
+        };
+        unpacker.unpack(&found.shown, opened)?;
+        Ok(true)
+    }
+}
+
+fn kind(pick: &Pick<'_>) -> Kind {
+    match &pick.node.kind {
+        NodeKind::Directory => Kind::Directory { opaque: false },
+        NodeKind::File { size } => {
+            let hash: ContentHash = pick.facts.as_ref().map(|f| f.hash).unwrap_or_default();
+            Kind::File { size: *size, hash }
+        }
+        NodeKind::Symlink { target } => Kind::Symlink {
+            target: target.clone(),
+        },
+        &NodeKind::CharDevice { major, minor } => Kind::CharDevice { major, minor },
+        &NodeKind::BlockDevice { major, minor } => Kind::BlockDevice { major, minor },
+        NodeKind::Fifo => Kind::Fifo,
+    }
+}

@@ -1,0 +1,110 @@
+//! What of the sources a cached result depends on (rules K02-K05).
+
+use super::select::{Match, Selection};
+use super::tree::NodeKind;
+
+/// Changes with every change of what is hashed below, so that old records miss.
+const VERSION: &[u8] = b"layercake.copy.v1\0";
+
+/// See [`Selection::key`].
+pub type ContentKey = [u8; 32];
+
+impl Selection<'_> {
+    /// A digest of all that the result takes from the sources: for each source the name it is
+    /// copied under (rules C37, K03), and of every file the path below the source, type, mode,
+    /// owner, extended attributes, size, link target, device numbers, which names are one file,
+    /// and BLAKE3 of the content; not times (rule K02), and of a directory that is a source itself
+    /// neither mode nor owner, as its destination does not get them (rule C06).
+    ///
+    /// It stands for the `sources` of the operation: with equal keys and an otherwise equal
+    /// operation on an equal destination the result is the same but for times.
+    #[must_use]
+    pub fn key(&self) -> ContentKey {
+        let mut hasher = Framed(blake3::Hasher::new());
+        hasher.0.update(VERSION);
+        hasher.number(self.matches.len());
+        for found in &self.matches {
+            hash_match(&mut hasher, found);
+        }
+        *hasher.0.finalize().as_bytes()
+    }
+}
+
+fn hash_match(hasher: &mut Framed, found: &Match<'_>) {
+    if found.directory {
+        hasher.bytes(b"directory");
+    } else {
+        hasher.bytes(b"file");
+        hasher.bytes(&found.base_name);
+    }
+    hasher.number(found.picks.len());
+    let mut links = std::collections::HashMap::new();
+    for pick in &found.picks {
+        let node = &pick.node;
+        hasher.bytes(&pick.rel);
+        hash_kind(hasher, &node.kind);
+        if !(found.directory && pick.rel.is_empty()) {
+            hasher.number(node.mode as usize);
+            hasher.number(node.uid as usize);
+            hasher.number(node.gid as usize);
+        }
+        // The number of the first pick that is the same file.
+        let next = links.len();
+        let group = node
+            .link
+            .as_ref()
+            .map(|link| *links.entry(link).or_insert(next));
+        hasher.number(group.map_or(0, |group| group + 1));
+        let xattrs = pick
+            .facts
+            .as_ref()
+            .map_or(&node.xattrs, |facts| &facts.xattrs);
+        hasher.number(xattrs.len());
+        for (name, value) in xattrs {
+            hasher.bytes(name);
+            hasher.bytes(value);
+        }
+        if let Some(facts) = &pick.facts {
+            hasher.bytes(&facts.hash);
+        }
+    }
+}
+
+fn hash_kind(hasher: &mut Framed, kind: &NodeKind) {
+    match kind {
+        NodeKind::Directory => hasher.bytes(b"d"),
+        NodeKind::File { size } => {
+            hasher.bytes(b"f");
+            hasher.0.update(&size.to_le_bytes());
+        }
+        NodeKind::Symlink { target } => {
+            hasher.bytes(b"l");
+            hasher.bytes(target);
+        }
+        NodeKind::CharDevice { major, minor } => {
+            hasher.bytes(b"c");
+            hasher.number(*major as usize);
+            hasher.number(*minor as usize);
+        }
+        NodeKind::BlockDevice { major, minor } => {
+            hasher.bytes(b"b");
+            hasher.number(*major as usize);
+            hasher.number(*minor as usize);
+        }
+        NodeKind::Fifo => hasher.bytes(b"p"),
+    }
+}
+
+/// Every value with its length before it, so that no two lists look alike (rule K18).
+struct Framed(blake3::Hasher);
+
+impl Framed {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len());
+        self.0.update(bytes);
+    }
+
+    fn number(&mut self, number: usize) {
+        self.0.update(&(number as u64).to_le_bytes());
+    }
+}
