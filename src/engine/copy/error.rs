@@ -80,12 +80,12 @@ impl CopyError {
     /// Advice, each a sentence of its own.
     #[must_use]
     pub fn hints(&self) -> Vec<String> {
-        let Self::NotFound {
-            hidden_by, similar, ..
-        } = self
-        else {
+        let Self::NotFound(missing) = self else {
             return Vec::new();
         };
+        let NotFound {
+            hidden_by, similar, ..
+        } = missing.as_ref();
         let mut hints = Vec::new();
         if let Some(IgnoreRule {
             file,

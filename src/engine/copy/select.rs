@@ -358,12 +358,13 @@ impl<'a> Selector<'a, '_> {
             None => similar_names(self.tree, &resolved)?,
         };
         let root = self.tree.name().to_owned();
-        Ok(CopyError::NotFound {
-            path: format!("/{}", text(path)),
+        let path = format!("/{}", text(path));
+        Ok(CopyError::NotFound(Box::new(NotFound {
+            path,
             root,
             hidden_by,
             similar,
-        })
+        })))
     }
 }
 
