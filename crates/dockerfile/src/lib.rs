@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod automaton;
+pub mod check;
 pub mod diagnostic;
 pub mod glob;
 pub mod ignore;

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use crate::text::quote;
 
 /// A word that cannot be expanded.
@@ -7,16 +9,18 @@ pub struct ExpandError {
     /// The word as written, cut when very long.
     pub word: String,
     pub kind: ExpandErrorKind,
+    /// Names looked up and unset before the error.
+    pub unset: BTreeSet<String>,
 }
 
 impl ExpandError {
-    pub(crate) fn new(word: &str, kind: ExpandErrorKind) -> Self {
+    pub(crate) fn new(word: &str, kind: ExpandErrorKind, unset: BTreeSet<String>) -> Self {
         const SHOWN: usize = 1000;
         let word = match word.char_indices().nth(SHOWN) {
             Some((at, _)) => format!("{}…", &word[..at]),
             None => word.to_owned(),
         };
-        Self { word, kind }
+        Self { word, kind, unset }
     }
 }
 

@@ -172,7 +172,9 @@ pub fn expand_words(
         },
         env,
     );
-    lexer.words().map_err(|kind| ExpandError::new(text, kind))
+    lexer
+        .words()
+        .map_err(|kind| ExpandError::new(text, kind, lexer.unset))
 }
 
 /// Words of a line with quotes and escapes kept and no variable set: how heredocs are found.
@@ -207,6 +209,6 @@ fn run(word: &str, mode: Mode, env: &dyn Environment) -> Result<Expansion, Expan
             used: lexer.used,
             unset: lexer.unset,
         }),
-        Err(kind) => Err(ExpandError::new(word, kind)),
+        Err(kind) => Err(ExpandError::new(word, kind, lexer.unset)),
     }
 }
