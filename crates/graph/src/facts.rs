@@ -73,6 +73,9 @@ pub struct ImageNeed {
     pub platform: Platform,
     /// The first lines that ask for it.
     pub lines: (u32, u32),
+    /// A stage or well-known image of nearly this name: "did you mean", should there be no such
+    /// image.
+    pub did_you_mean: Option<String>,
 }
 
 impl ImageNeed {

@@ -130,7 +130,10 @@ impl Mounts {
         let whole = directory.is_empty();
         let kind = MountKind::Cache {
             id: name,
-            input: source.map(|node| self.input(node)),
+            // `from=scratch` is what no `from` means.
+            input: source
+                .filter(|&node| !scope.nodes.is_scratch(node))
+                .map(|node| self.input(node)),
             source: directory,
             sharing: match mount.sharing.unwrap_or(ast::Sharing::Shared) {
                 ast::Sharing::Shared => Sharing::Shared,

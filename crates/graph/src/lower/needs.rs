@@ -124,6 +124,7 @@ impl<'f> Resolved<'_, 'f> {
             named_context: context.is_some(),
             platform: platform::normalise(platform),
             lines: (stage.lines.first, stage.lines.last),
+            did_you_mean: self.stages.mistyped(text).map(str::to_owned),
         };
         let key = need.key();
         match facts.images.get(&key) {

@@ -30,6 +30,11 @@ impl Nodes {
         id
     }
 
+    /// Whether a node is the empty tree.
+    pub(crate) fn is_scratch(&self, id: NodeId) -> bool {
+        self.list[id.0].op == Op::Scratch
+    }
+
     /// Drops what `target` does not need and numbers the rest anew.
     pub(crate) fn finish(self, target: NodeId) -> (Vec<Node>, NodeId) {
         let mut needed = vec![false; self.list.len()];

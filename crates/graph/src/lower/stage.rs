@@ -14,6 +14,9 @@ use crate::config::ImageConfig;
 use crate::op::{NodeId, Op};
 use crate::plan::{HistoryEntry, Meta};
 
+/// All `created_by` texts of a stage together; registries take configs of 4 to 8 MiB.
+const LARGEST_HISTORY: usize = 8 << 20;
+
 /// What a stage hands to a stage that begins with it (rule S13).
 #[derive(Debug, Clone)]
 pub(crate) struct StageState {
@@ -165,7 +168,28 @@ impl Scope<'_> {
             InstructionKind::User(user) => config::user(self, user),
             InstructionKind::Volume(paths) => config::volume(self, paths),
         };
-        result.map_err(|error| error.at(self.instruction.lines))
+        result
+            .and_then(|()| self.check_size())
+            .map_err(|error| error.at(self.instruction.lines))
+    }
+
+    /// Values that refer to values grow fast (`ENV a=$a$a`); all of them are in the history.
+    fn check_size(&mut self) -> Result<(), LowerError> {
+        let texts = self
+            .state
+            .history
+            .iter()
+            .map(|entry| entry.created_by.len());
+        if texts.sum::<usize>() <= LARGEST_HISTORY {
+            return Ok(());
+        }
+        Err(LowerError::value(format!(
+            "the history of stage {} is larger than {LARGEST_HISTORY} bytes",
+            self.stage
+        ))
+        .help(
+            "registries refuse configs of this size; make the values of ENV, ARG and LABEL shorter",
+        ))
     }
 }
 

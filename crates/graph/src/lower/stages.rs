@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use dockerfile::LineRange;
 use dockerfile::instruction::{Instruction, InstructionKind, Stage};
+use dockerfile::suggest::nearest;
 
 use super::build::Build;
 use super::error::{ErrorKind, LowerError};
@@ -15,6 +16,11 @@ use crate::facts::Platform;
 
 /// The empty image (rule S12).
 const SCRATCH: &str = "scratch";
+
+/// Images that are often meant by a name with a slip in it.
+const COMMON_IMAGES: [&str; 7] = [
+    "alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora",
+];
 
 /// Index into [`Stages::all`].
 pub(crate) type StageId = usize;
@@ -215,16 +221,13 @@ impl<'a> Stages<'a> {
                 Some(from) => vec![Some(self.copy_source(from, lines)?)],
                 None => Vec::new(),
             },
-            InstructionKind::Run(run) => run
-                .mounts
-                .iter()
-                .map(|mount| {
-                    mount
-                        .from
-                        .as_deref()
-                        .map(|from| self.source_by_name(from, lines))
-                })
-                .collect(),
+            InstructionKind::Run(run) => {
+                let named = |from: &Option<String>| from.clone().filter(|name| !name.is_empty());
+                let names = run.mounts.iter().map(|mount| named(&mount.from));
+                names
+                    .map(|name| name.map(|name| self.source_by_name(&name, lines)))
+                    .collect()
+            }
             _ => Vec::new(),
         };
         Ok(Command {
@@ -346,6 +349,13 @@ impl<'a> Stages<'a> {
                     .map(move |&source| (source, lines))
             })
             .collect()
+    }
+
+    /// A stage whose name is so near to that of an image that it may have been meant.
+    pub(crate) fn mistyped(&self, image: &str) -> Option<&str> {
+        let name = image.split([':', '@']).next().unwrap_or_default();
+        let names = self.by_name.keys().map(String::as_str);
+        nearest(name, sorted(names).chain(COMMON_IMAGES))
     }
 
     /// The target and all it needs (rule S06).

@@ -71,7 +71,7 @@ impl Walk<'_, '_, '_> {
         if spec.declared.is_none() {
             return Ok(None);
         }
-        let mut names = self.step_names(spec);
+        let mut names = self.step_names(id);
         let Some(mut state) = self.first_state(id, &mut names) else {
             return Ok(None);
         };
@@ -106,7 +106,8 @@ impl Walk<'_, '_, '_> {
         Ok(Some(state))
     }
 
-    fn step_names(&self, spec: &StageSpec<'_>) -> StepNames {
+    fn step_names(&self, id: StageId) -> StepNames {
+        let spec = &self.resolved.stages.all[id];
         let steps = spec.commands.iter().filter(|command| {
             command.trigger
                 || matches!(
@@ -117,7 +118,12 @@ impl Walk<'_, '_, '_> {
                         | InstructionKind::Workdir(_)
                 )
         });
-        let from_image = usize::from(matches!(spec.base, Base::Image(_)));
+        // What comes from a named context is no step of the stage.
+        let root = self.resolved.roots[id].as_ref();
+        let from_image = usize::from(matches!(
+            root,
+            Some(Root::Image { need, fact }) if !need.named_context && fact.layers > 0
+        ));
         let alone = self.resolved.stages.all.len() == 1;
         StepNames {
             label: if alone {
@@ -141,7 +147,7 @@ impl Walk<'_, '_, '_> {
         let replaced = matches!(spec.base, Base::Replaced(_));
         match self.resolved.roots[id].as_ref()? {
             Root::Scratch => {
-                let node = self.nodes.leaf(Op::Scratch, Meta::default);
+                let node = self.scratch();
                 // BuildKit gives scratch the platform of the build, whatever `--platform` says.
                 Some(StageState::new(node, empty_image(goal)))
             }
@@ -158,6 +164,7 @@ impl Walk<'_, '_, '_> {
                 let node = self.image(need, fact, spec, Some(names));
                 let mut config = fact.config.clone();
                 config.created = None;
+                config.config.on_build.clear();
                 if fact.layers == 0 && config.os.is_empty() && config.architecture.is_empty() {
                     config = if replaced {
                         bare_image(platform)
@@ -181,7 +188,7 @@ impl Walk<'_, '_, '_> {
             Some(root) if spec.declared.is_none() || matches!(spec.base, Base::Replaced(_)) => {
                 let node = match root {
                     Root::Image { need, fact } => self.image(need, fact, spec, None),
-                    _ => self.nodes.leaf(Op::Scratch, Meta::default),
+                    _ => self.scratch(),
                 };
                 Some(SourceTree {
                     node,
@@ -207,7 +214,7 @@ impl Walk<'_, '_, '_> {
     ) -> NodeId {
         // Without layers there is nothing but the config (rule S15).
         if fact.layers == 0 {
-            return self.nodes.leaf(Op::Scratch, Meta::default);
+            return self.scratch();
         }
         let text = if need.named_context {
             format!("[context {}] {}", need.reference, need.reference)
@@ -228,6 +235,13 @@ impl Walk<'_, '_, '_> {
         self.nodes.leaf(Op::Image { name: need.key() }, meta)
     }
 
+    fn scratch(&mut self) -> NodeId {
+        self.nodes.leaf(Op::Scratch, || Meta {
+            name: "scratch".to_owned(),
+            ..Meta::default()
+        })
+    }
+
     fn context(&mut self, name: &str) -> NodeId {
         let op = Op::Context {
             name: name.to_owned(),
@@ -246,7 +260,7 @@ impl Walk<'_, '_, '_> {
         config: ImageConfig,
         spec: &StageSpec<'_>,
     ) -> StageState {
-        let scratch = self.nodes.leaf(Op::Scratch, Meta::default);
+        let scratch = self.scratch();
         let context = self.context(name);
         let op = Copy {
             sources: vec![CopySource::Path {
