@@ -34,7 +34,11 @@ pub struct Spec {
 pub enum Root {
     /// Overlay of read-only directories (top first, none empty, none twice) and a fresh upper.
     /// `upper` and `work` exist, are empty, and lie on one file system.
-    Overlay { lowers: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
+    Overlay {
+        lowers: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+    },
     /// A directory that the command changes in place (where overlay is refused).
     Plain(PathBuf),
 }
@@ -83,6 +87,52 @@ pub enum Resource {
     Stack,
 }
 
+impl Resource {
+    /// The name without the prefix `RLIMIT_`, lower case, as `--ulimit` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::As => "as",
+            Self::Core => "core",
+            Self::Cpu => "cpu",
+            Self::Data => "data",
+            Self::Fsize => "fsize",
+            Self::Locks => "locks",
+            Self::Memlock => "memlock",
+            Self::Msgqueue => "msgqueue",
+            Self::Nice => "nice",
+            Self::Nofile => "nofile",
+            Self::Nproc => "nproc",
+            Self::Rss => "rss",
+            Self::Rtprio => "rtprio",
+            Self::Rttime => "rttime",
+            Self::Sigpending => "sigpending",
+            Self::Stack => "stack",
+        }
+    }
+
+    /// The kernel's number (`RLIMIT_*` of include/uapi/asm-generic/resource.h).
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Cpu => 0,
+            Self::Fsize => 1,
+            Self::Data => 2,
+            Self::Stack => 3,
+            Self::Core => 4,
+            Self::Rss => 5,
+            Self::Nproc => 6,
+            Self::Nofile => 7,
+            Self::Memlock => 8,
+            Self::As => 9,
+            Self::Locks => 10,
+            Self::Sigpending => 11,
+            Self::Msgqueue => 12,
+            Self::Nice => 13,
+            Self::Rtprio => 14,
+            Self::Rttime => 15,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Mount {
     /// Absolute, inside the root. Symlinks are resolved inside the root. A missing target is
@@ -95,15 +145,34 @@ pub struct Mount {
 #[derive(Debug, Clone)]
 pub enum MountKind {
     /// A host file or directory (already resolved, no symlink is followed in its last component).
-    Bind { source: PathBuf, read_only: bool },
+    Bind {
+        source: PathBuf,
+        read_only: bool,
+    },
     /// A writable view of directories whose changes vanish with the step (rule R19);
     /// `subpath` of the merged tree is what appears at the target. Symlinks in it stay inside.
-    Overlay { lowers: Vec<PathBuf>, upper: PathBuf, work: PathBuf, subpath: PathBuf },
+    Overlay {
+        lowers: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+        subpath: PathBuf,
+    },
     /// Read-only view of the same kind, without an upper.
-    Lowers { lowers: Vec<PathBuf>, subpath: PathBuf },
-    Tmpfs { size: Option<u64>, mode: u32 },
+    Lowers {
+        lowers: Vec<PathBuf>,
+        subpath: PathBuf,
+    },
+    Tmpfs {
+        size: Option<u64>,
+        mode: u32,
+    },
     /// A small read-only file with these bytes, never on disk (memfd or tmpfs).
-    File { content: Vec<u8>, mode: u32, uid: u32, gid: u32 },
+    File {
+        content: Vec<u8>,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 /// How the command ended.

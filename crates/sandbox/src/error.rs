@@ -1,0 +1,240 @@
+//! What can go wrong, with what the user can do about it.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a command could not be run, or why this process could not enter its namespaces.
+///
+/// That the command itself failed is not an error: see [`crate::spec::Status`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // The spec.
+    #[error("invalid {field}: {reason}")]
+    Invalid { field: &'static str, reason: String },
+    #[error("mount target {} is the root directory", target.display())]
+    TargetIsRoot { target: PathBuf },
+
+    // Setting the container up.
+    #[error("{step}")]
+    Setup { step: Step, source: io::Error },
+
+    // The command.
+    #[error("{}: command not found", name.display())]
+    CommandNotFound { name: OsString },
+    #[error("{}: permission denied", path.display())]
+    CommandNotExecutable { path: PathBuf },
+    #[error("{}: exec format error (no program for this machine, and no #! line)", path.display())]
+    ExecFormat { path: PathBuf },
+    #[error("{}: its interpreter or dynamic loader does not exist", path.display())]
+    InterpreterMissing { path: PathBuf },
+    #[error("execute {}", path.display())]
+    Execute { path: PathBuf, source: io::Error },
+    #[error("wait for the command")]
+    Wait { source: io::Error },
+
+    // Entering the namespaces.
+    #[error("start the process inside: {program}")]
+    Spawn { program: String, source: io::Error },
+    #[error("create a user namespace{}", join_hints(.hints))]
+    UserNamespace {
+        hints: Vec<&'static str>,
+        source: io::Error,
+    },
+    #[error("create mount and pid namespaces")]
+    Namespaces { source: io::Error },
+    #[error("read {}", path.display())]
+    SubordinateFile { path: PathBuf, source: io::Error },
+    #[error("user {user} has no subordinate ids in {}", path.display())]
+    NoSubordinateIds { user: String, path: PathBuf },
+    #[error("{program} is not installed")]
+    HelperMissing { program: &'static str },
+    #[error("{} is not setuid root and has no file capabilities", path.display())]
+    HelperNotSetuid { path: PathBuf },
+    #[error("{program} failed ({status}): {message}")]
+    HelperFailed {
+        program: &'static str,
+        status: std::process::ExitStatus,
+        message: String,
+    },
+    #[error("map user and group ids")]
+    WriteMap { source: io::Error },
+    #[error("{step} while entering the namespaces")]
+    Enter { step: EnterStep, source: io::Error },
+    #[error("the process inside ended before it was ready")]
+    Handshake,
+}
+
+fn join_hints(hints: &[&str]) -> String {
+    if hints.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", hints.join("; "))
+    }
+}
+
+impl Error {
+    /// One sentence or command that makes it work, when there is one.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::NoSubordinateIds { user, path } => format!(
+                "as root: echo '{user}:100000:65536' >> {} (a range no other user has), \
+                 or usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
+                path.display()
+            ),
+            Self::HelperMissing { program } => format!(
+                "install {program}: package uidmap on Debian and Ubuntu, shadow-utils on Fedora, \
+                 shadow-uidmap on Alpine"
+            ),
+            Self::HelperNotSetuid { path } => {
+                format!("as root: chmod u+s {}", path.display())
+            }
+            Self::UserNamespace { .. } => {
+                "allow user namespaces: sysctl user.max_user_namespaces=15000; on Debian also \
+                 kernel.unprivileged_userns_clone=1, on Ubuntu \
+                 kernel.apparmor_restrict_unprivileged_userns=0 or an AppArmor profile with userns"
+                    .to_owned()
+            }
+            Self::Setup {
+                step: Step::Proc,
+                source,
+            } if is_refused(source) => {
+                "an outer container masks parts of /proc: run it with unmasked paths \
+                 (--security-opt systempaths=unconfined)"
+                    .to_owned()
+            }
+            Self::ExecFormat { .. } => {
+                "a program for another architecture needs binfmt_misc handlers on the host"
+                    .to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// A step of the process that enters the namespaces, sent to its parent as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnterStep {
+    #[error("tie the process to its parent")]
+    ParentDeathSignal,
+    #[error("become root of the user namespace")]
+    Credentials,
+    #[error("make mounts private")]
+    PrivateMounts,
+    #[error("start process 1 of the pid namespace")]
+    Fork,
+    #[error("receive descriptors")]
+    Descriptors,
+    #[error("read the id maps")]
+    IdMaps,
+}
+
+impl EnterStep {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::ParentDeathSignal,
+        Self::Credentials,
+        Self::PrivateMounts,
+        Self::Fork,
+        Self::Descriptors,
+        Self::IdMaps,
+    ];
+}
+
+/// A step of setting a container up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Step {
+    // Done by the caller's thread before the container exists.
+    #[error("prepare the stage ({action})")]
+    Stage { action: &'static str },
+    #[error("create a pipe")]
+    Pipe,
+    #[error("overlay {option}")]
+    Overlay { option: String },
+    #[error("open the root directory {}", path.display())]
+    OpenRoot { path: PathBuf },
+    #[error("open the mount source {}", path.display())]
+    OpenSource { path: PathBuf },
+    #[error("open {} in the source of the mount", subpath.display())]
+    OpenSubpath { subpath: PathBuf },
+    #[error("create a tmpfs for {}", target.display())]
+    Tmpfs { target: PathBuf },
+    #[error("write the file for {}", target.display())]
+    WriteFile { target: PathBuf },
+    #[error("create the device directory ({action})")]
+    Devices { action: &'static str },
+    #[error("create the mount point {}", target.display())]
+    MountPoint { target: PathBuf },
+    #[error("create the working directory {}", path.display())]
+    MakeWorkingDirectory { path: PathBuf },
+    #[error("clone a process into new namespaces")]
+    Clone,
+    #[error("remove the mount point {}", path.display())]
+    RemoveMountPoint { path: PathBuf },
+
+    // Done in the container.
+    #[error("copy the stage's mount namespace")]
+    MountNamespace,
+    #[error("create a cgroup namespace")]
+    CgroupNamespace,
+    #[error("attach the root file system")]
+    AttachRoot,
+    #[error("attach the mount at {}", target.display())]
+    Attach { target: PathBuf },
+    #[error("mount /proc")]
+    Proc,
+    #[error("mount /dev/mqueue")]
+    Mqueue,
+    #[error("mount /sys")]
+    Sysfs,
+    #[error("mask {}", path.display())]
+    Mask { path: PathBuf },
+    #[error("make {} read-only", path.display())]
+    ReadOnly { path: PathBuf },
+    #[error("open /dev/null")]
+    OpenNull,
+    #[error("pivot into the root file system")]
+    PivotRoot,
+    #[error("set the host name")]
+    Hostname,
+    #[error("bring the loopback interface up")]
+    Loopback,
+    #[error("set up standard streams")]
+    Streams,
+    #[error("enter the working directory {}", path.display())]
+    WorkingDirectory { path: PathBuf },
+    #[error("set the resource limit {name}")]
+    ResourceLimit { name: &'static str },
+    #[error("start a session")]
+    Session,
+    #[error("install the seccomp filter")]
+    Seccomp,
+    #[error("drop capabilities")]
+    Capabilities,
+    #[error("set supplementary groups")]
+    Groups,
+    #[error("become group {gid}")]
+    Gid { gid: u32 },
+    #[error("become user {uid}")]
+    Uid { uid: u32 },
+    #[error("close descriptors")]
+    CloseDescriptors,
+    #[error("set the parent death signal")]
+    ParentDeathSignal,
+}
+
+impl Step {
+    /// The error of this step with the kernel's reason.
+    pub(crate) fn error(self, source: impl Into<io::Error>) -> Error {
+        Error::Setup {
+            step: self,
+            source: source.into(),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Finds mount points inside a root that is not mounted anywhere yet, and makes missing ones.
+//!
+//! The kernel could resolve a path below one directory (`RESOLVE_IN_ROOT`), but the mounts of a
+//! step are still separate, detached trees here: `/a/b` may go through a mount at `/a` and an
+//! absolute symlink in it back to the root. So paths are walked by component, with the root and
+//! every mount placed so far as one virtual tree. No symlink is ever followed by the kernel.
+
+use std::collections::VecDeque;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::stubs::Stubs;
+
+/// As many as the kernel follows (`MAXSYMLINKS`).
+const SYMLINKS_MAX: u32 = 40;
+
+/// Mode of directories that are made: what runc gives them.
+const DIRECTORY_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o644;
+
+/// What is at a mount point.
+#[derive(Debug)]
+pub(crate) enum View {
+    /// A directory that can be walked.
+    Directory(OwnedFd),
+    /// A file: nothing is below it.
+    File,
+    /// A file system that exists only in the child, such as /proc. Paths through it are taken as
+    /// they are written.
+    Opaque,
+}
+
+/// What to make where nothing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Make {
+    Directory,
+    File,
+}
+
+/// What becomes of that which is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    /// Removed after the step if still empty (rules R13, R14).
+    Step,
+    /// Part of the result, such as the working directory (rule R03).
+    Kept,
+}
+
+#[derive(Debug)]
+struct Mounted {
+    at: PathBuf,
+    view: View,
+    /// Where made things are recorded for removal; `None` if the mount vanishes with the step.
+    surface: Option<usize>,
+}
+
+/// The root and the mounts placed in it.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// The first is the root; a later one covers an earlier one at the same place.
+    mounts: Vec<Mounted>,
+    stubs: Stubs,
+}
+
+/// One directory on the way: how it is called below its parent, and where it is.
+struct Level {
+    name: OsString,
+    directory: OwnedFd,
+    /// Index in [`Tree::mounts`].
+    mount: usize,
+}
+
+/// A resolved path.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Relative to the root, without symlinks, `.` or `..`; empty for the root itself.
+    pub(crate) path: PathBuf,
+}
+
+impl Place {
+    /// For the child, which has the root as working directory.
+    pub(crate) fn c_path(&self) -> CString {
+        // Components of an accepted path have no null bytes.
+        CString::new(self.path.as_os_str().as_bytes()).unwrap_or_default()
+    }
+}
+
+impl Tree {
+    /// `root` is the detached mount; `surface` is where made things will be found afterwards.
+    pub(crate) fn new(root: OwnedFd, surface: OwnedFd, is_overlay: bool) -> Self {
+        let mut stubs = Stubs::default();
+        let surface = stubs.add_surface(surface, is_overlay);
+        let root = Mounted {
+            at: PathBuf::new(),
+            view: View::Directory(root),
+            surface: Some(surface),
+        };
+        Self {
+            mounts: vec![root],
+            stubs,
+        }
+    }
+
+    /// Records that a mount will be attached at `place`. With `surface`, a descriptor of its
+    /// top directory, things made in it for the step are removed again.
+    pub(crate) fn mount(&mut self, place: &Place, view: View, surface: Option<OwnedFd>) {
+        let surface = surface.map(|directory| self.stubs.add_surface(directory, false));
+        self.mounts.push(Mounted {
+            at: place.path.clone(),
+            view,
+            surface,
+        });
+    }
+
+    /// Lets go of all mounts; what was made is left to be removed.
+    ///
+    /// # Errors
+    /// When the state of a directory that got a mount point cannot be read.
+    pub(crate) fn into_stubs(self) -> Result<Stubs, Errno> {
+        let Self { mounts, mut stubs } = self;
+        let root = mounts.first().map(|mounted| &mounted.view);
+        if let Some(View::Directory(root)) = root {
+            stubs.seal(root.as_fd())?;
+        }
+        Ok(stubs)
+    }
+
+    /// Resolves `path` and makes what is missing: directories, and `make` as the last component.
+    ///
+    /// # Errors
+    /// `ELOOP` for more than 40 symlinks, `ENOTDIR` for a file in the middle, `EROFS` for
+    /// something missing on a read-only mount, others of the file system.
+    pub(crate) fn place(
+        &mut self,
+        path: &Path,
+        make: Make,
+        lifetime: Lifetime,
+    ) -> Result<Place, Errno> {
+        let mut levels: Vec<Level> = Vec::new();
+        let mut links = 0;
+        let mut todo: VecDeque<OsString> = components(path).collect();
+        while let Some(name) = todo.pop_front() {
+            if name == ".." {
+                levels.pop();
+                continue;
+            }
+            let at: PathBuf = levels
+                .iter()
+                .map(|level| &level.name)
+                .chain([&name])
+                .collect();
+            if let Some(index) = self.mounts.iter().rposition(|mounted| mounted.at == at) {
+                match &self.mounts[index].view {
+                    View::Opaque => return Ok(opaque(at, &todo)),
+                    View::File if todo.is_empty() => {
+                        return Ok(Place { path: at });
+                    }
+                    View::File => return Err(Errno::NOTDIR),
+                    View::Directory(directory) => {
+                        let directory = rustix::io::fcntl_dupfd_cloexec(directory, 3)?;
+                        levels.push(Level {
+                            name,
+                            directory,
+                            mount: index,
+                        });
+                        continue;
+                    }
+                }
+            }
+            let (parent, mount) = self.top(&levels)?;
+            let kind = match kind_of(parent, &name) {
+                Err(Errno::NOENT) => {
+                    let make = if todo.is_empty() {
+                        make
+                    } else {
+                        Make::Directory
+                    };
+                    self.make(&levels, mount, &at, &name, make, lifetime)?
+                }
+                kind => kind?,
+            };
+            let (parent, mount) = self.top(&levels)?;
+            match kind {
+                FileType::Symlink => {
+                    links += 1;
+                    if links > SYMLINKS_MAX {
+                        return Err(Errno::LOOP);
+                    }
+                    let target = rustix::fs::readlinkat(parent, &name, Vec::new())?;
+                    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                    if target.is_absolute() {
+                        levels.clear();
+                    }
+                    for component in components(&target).rev() {
+                        todo.push_front(component);
+                    }
+                }
+                FileType::Directory => {
+                    let directory = open_directory(parent, &name)?;
+                    levels.push(Level {
+                        name,
+                        directory,
+                        mount,
+                    });
+                }
+                _ if todo.is_empty() => {
+                    return Ok(Place { path: at });
+                }
+                _ => return Err(Errno::NOTDIR),
+            }
+        }
+        let path = levels.into_iter().map(|level| level.name).collect();
+        Ok(Place { path })
+    }
+
+    /// The innermost directory reached, and the mount it is on.
+    fn top<'a>(&'a self, levels: &'a [Level]) -> Result<(BorrowedFd<'a>, usize), Errno> {
+        if let Some(level) = levels.last() {
+            return Ok((level.directory.as_fd(), level.mount));
+        }
+        // A mount over the root itself is refused, so the root is always the first.
+        match self.mounts.first().map(|mounted| &mounted.view) {
+            Some(View::Directory(root)) => Ok((root.as_fd(), 0)),
+            _ => Err(Errno::NOTDIR),
+        }
+    }
+
+    fn make(
+        &mut self,
+        levels: &[Level],
+        mount: usize,
+        at: &Path,
+        name: &OsStr,
+        make: Make,
+        lifetime: Lifetime,
+    ) -> Result<FileType, Errno> {
+        let parent = match levels.last() {
+            Some(level) => rustix::io::fcntl_dupfd_cloexec(&level.directory, 3)?,
+            None => rustix::io::fcntl_dupfd_cloexec(self.top(levels)?.0, 3)?,
+        };
+        let mounted = self.mounts.get(mount).ok_or(Errno::NOENT)?;
+        if let (Lifetime::Step, Some(surface)) = (lifetime, mounted.surface) {
+            let relative = at.strip_prefix(&mounted.at).unwrap_or(at);
+            self.stubs
+                .will_make(surface, relative, make, parent.as_fd())?;
+        }
+        match make {
+            Make::Directory => {
+                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(DIRECTORY_MODE))?;
+                // Whatever the umask of the caller is: other users have to pass.
+                let mode = Mode::from_raw_mode(DIRECTORY_MODE);
+                rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())?;
+                Ok(FileType::Directory)
+            }
+            Make::File => {
+                let mode = Mode::from_raw_mode(FILE_MODE);
+                rustix::fs::mknodat(&parent, name, FileType::RegularFile, mode, 0)?;
+                Ok(FileType::RegularFile)
+            }
+        }
+    }
+}
+
+/// The names of a path, with `..` kept: it is resolved after symlinks, as the kernel does.
+fn components(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    })
+}
+
+/// The rest of a path below an opaque mount, by its letters.
+fn opaque(mut at: PathBuf, rest: &VecDeque<OsString>) -> Place {
+    for name in rest {
+        if name == ".." {
+            at.pop();
+        } else {
+            at.push(name);
+        }
+    }
+    Place { path: at }
+}
+
+fn kind_of(parent: BorrowedFd<'_>, name: &OsStr) -> Result<FileType, Errno> {
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+fn open_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}

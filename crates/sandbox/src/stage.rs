@@ -1,0 +1,168 @@
+//! The stage: a small mount namespace that every step starts from a copy of.
+//!
+//! A step that copied the caller's namespace would pay for each of its mounts (0.1 ms on an
+//! ordinary machine) and would carry them until it has pivoted away. The stage has only what
+//! steps need from the host:
+//!
+//! ```text
+//! /        tmpfs, read-only
+//! /root    where a step attaches its root
+//! /parts   where it attaches mounts of which it shows a part
+//! /empty   an empty directory, to cover others with
+//! /dev     the device nodes, each a bind of the host's
+//! /sys     the host's, recursively read-only, masked
+//! /proc    the host's: the kernel lets a user namespace mount a new /proc only where an
+//!          unmasked one is visible
+//! ```
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use crate::error::{Error, Step};
+use crate::plan::DEVICES;
+use crate::{child, sys};
+
+/// Below /sys, as containerd's default spec masks them.
+const MASKED_SYS: [&str; 2] = ["sys/firmware", "sys/devices/virtual/powercap"];
+
+/// The stage of this process.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    namespace: OwnedFd,
+}
+
+impl Stage {
+    /// The stage, built on first use (0.5 ms) and kept for the life of the process.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] with [`Step::Stage`]; the next call tries again.
+    pub(crate) fn get() -> Result<&'static Self, Error> {
+        static STAGE: OnceLock<Stage> = OnceLock::new();
+        match STAGE.get() {
+            Some(stage) => Ok(stage),
+            None => {
+                let stage = Self::build()?;
+                Ok(STAGE.get_or_init(|| stage))
+            }
+        }
+    }
+
+    /// The mount namespace, as a descriptor for `setns(2)`.
+    pub(crate) fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    /// Builds it in a thread of its own, because a thread that has left the process's mount
+    /// namespace cannot come back.
+    fn build() -> Result<Self, Error> {
+        let thread = std::thread::Builder::new()
+            .name("stage".to_owned())
+            .spawn(build_in_this_thread)
+            .map_err(|error| {
+                Step::Stage {
+                    action: "start a thread",
+                }
+                .error(error)
+            })?;
+        match thread.join() {
+            Ok(result) => result.map(|namespace| Self { namespace }),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+fn build_in_this_thread() -> Result<OwnedFd, Error> {
+    let at = |action: &'static str| move |errno: Errno| Step::Stage { action }.error(errno);
+    sys::unshare(libc::CLONE_NEWNS).map_err(at("unshare the mount namespace"))?;
+    child::make_private(c"/").map_err(at("make mounts private"))?;
+    let proc = clone_tree("/proc", true).map_err(at("clone /proc"))?;
+    let sysfs = clone_tree("/sys", true).map_err(at("clone /sys"))?;
+    let root = tmpfs().map_err(at("create a tmpfs"))?;
+    // Any directory that surely exists can hold the new root until it is the root.
+    attach(root.as_fd(), "/proc").map_err(at("attach the tmpfs"))?;
+    for name in ["root", "parts", "empty", "dev", "sys", "proc"] {
+        rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755))
+            .map_err(at("make directories"))?;
+    }
+    let devices = DEVICES.map(|name| (name, clone_tree(&format!("/dev/{name}"), false)));
+    rustix::process::fchdir(&root).map_err(at("enter the tmpfs"))?;
+    attach(proc.as_fd(), "proc").map_err(at("attach /proc"))?;
+    attach(sysfs.as_fd(), "sys").map_err(at("attach /sys"))?;
+    for (name, device) in devices {
+        let device = device.map_err(at("clone a device node"))?;
+        attach_file(device.as_fd(), &format!("dev/{name}")).map_err(at("attach a device node"))?;
+    }
+    restrict_sys().map_err(at("restrict /sys"))?;
+    rustix::process::pivot_root(".", ".").map_err(at("pivot"))?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(at("detach the old root"))?;
+    rustix::process::chdir("/").map_err(at("enter the new root"))?;
+    sys::mount_setattr(CWD, c"/", 0, libc::MOUNT_ATTR_RDONLY).map_err(at("make it read-only"))?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, "/proc/thread-self/ns/mnt", flags, Mode::empty())
+        .map_err(at("open the namespace"))
+}
+
+/// Covers what containers may not see and makes the whole tree read-only.
+fn restrict_sys() -> Result<(), Errno> {
+    for target in MASKED_SYS {
+        match rustix::mount::mount_bind("empty", target) {
+            Err(Errno::NOENT) => {}
+            result => result?,
+        }
+    }
+    let attributes = libc::MOUNT_ATTR_RDONLY
+        | libc::MOUNT_ATTR_NOSUID
+        | libc::MOUNT_ATTR_NODEV
+        | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(CWD, c"sys", libc::AT_RECURSIVE, attributes)
+}
+
+fn tmpfs() -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "size", "64k")?;
+    rustix::mount::fsconfig_set_string(&context, "mode", "0755")?;
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// A detached copy of the mount at `path`, with those below it when `recursive` (in a user
+/// namespace the kernel refuses to show what the mounts below cover).
+pub(crate) fn clone_tree(path: &str, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(CWD, path, flags)
+}
+
+fn attach(mount: BorrowedFd<'_>, target: &str) -> Result<(), Errno> {
+    rustix::mount::move_mount(
+        mount,
+        "",
+        CWD,
+        target,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}
+
+fn attach_file(mount: BorrowedFd<'_>, target: &str) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(0o644);
+    rustix::fs::mknodat(CWD, target, FileType::RegularFile, mode, 0)?;
+    attach(mount, target)
+}
+
+/// A path in a descriptor's table of this process, for interfaces that take only short paths.
+pub(crate) fn descriptor_path(fd: BorrowedFd<'_>) -> CString {
+    use std::os::fd::AsRawFd;
+    CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap_or_default()
+}
