@@ -106,6 +106,7 @@ pub fn outline(
     selection: &Selection,
     facts: &Facts,
 ) -> Result<Outline, Vec<LowerError>> {
+    lower::check_syntax(file, selection).map_err(|error| vec![error])?;
     let build = Build::new(file, selection).map_err(|error| vec![error])?;
     let (resolved, walked) = lower::evaluate(&build, facts)?;
     Ok(assemble(&build, &resolved, &walked))

@@ -28,12 +28,14 @@ pub(crate) fn lower(
             None => name.clone(),
         });
         capture(scope, declaration, value.clone());
-        scope.state.args.push((name.clone(), value));
+        match scope.state.args.iter_mut().find(|(known, _)| known == name) {
+            Some((_, known)) => *known = value,
+            None => scope.state.args.push((name.clone(), value)),
+        }
     }
     scope
         .state
-        .history
-        .push(history::metadata(format!("ARG {}", shown.join(" "))));
+        .record(history::metadata(format!("ARG {}", shown.join(" "))));
     Ok(())
 }
 

@@ -28,7 +28,7 @@ fn arguments(scope: &Scope<'_>, command: &CommandLine) -> Vec<String> {
 }
 
 fn record(scope: &mut Scope<'_>, text: String) {
-    scope.state.history.push(history::metadata(text));
+    scope.state.record(history::metadata(text));
 }
 
 pub(crate) fn cmd(scope: &mut Scope<'_>, command: &CommandLine) -> Result<(), LowerError> {

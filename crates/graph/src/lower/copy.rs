@@ -145,7 +145,7 @@ pub(crate) fn lower(
         epoch: scope.build.epoch(),
     };
     scope.step(Op::Copy(op), &inputs.nodes, &name);
-    scope.state.history.push(history::layer(history));
+    scope.state.record(history::layer(history));
     Ok(())
 }
 

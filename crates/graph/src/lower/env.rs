@@ -13,7 +13,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, pairs: &KeyValues) -> Result<(), Lowe
         set(&mut scope.state.config.config.env, &key, &value);
         scope.state.variables.set(&key, value);
     }
-    scope.state.history.push(history::metadata(text));
+    scope.state.record(history::metadata(text));
     Ok(())
 }
 

@@ -18,8 +18,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, written: &[String]) -> Result<(), Low
     }
     scope
         .state
-        .history
-        .push(history::metadata(format!("EXPOSE {}", list(&ports))));
+        .record(history::metadata(format!("EXPOSE {}", list(&ports))));
     Ok(())
 }
 

@@ -37,7 +37,7 @@ use dockerfile::File;
 pub use epoch::DEFAULT_EPOCH;
 pub use error::{ErrorKind, LowerError};
 
-pub(crate) use build::Build;
+pub(crate) use build::{Build, check_syntax};
 pub(crate) use captured::{ArgUse, CredentialUse};
 pub(crate) use needs::{Resolved, Root, resolve};
 pub(crate) use stages::{Base, StageId};
@@ -52,7 +52,7 @@ use crate::plan::Plan;
 /// # Errors
 /// Whatever can be known to be wrong without those images.
 pub fn needs(file: &File, selection: &Selection, facts: &Facts) -> Result<Needs, Vec<LowerError>> {
-    build::check_syntax(file, selection).map_err(|error| vec![error])?;
+    check_syntax(file, selection).map_err(|error| vec![error])?;
     let build = Build::new(file, selection).map_err(|error| vec![error])?;
     Ok(needs::resolve(&build, facts)?.needs)
 }
@@ -63,7 +63,7 @@ pub fn needs(file: &File, selection: &Selection, facts: &Facts) -> Result<Needs,
 /// What is wrong with the file, at most one error for each stage; or, a mistake of the caller,
 /// [`ErrorKind::Unresolved`] when [`needs`] is not empty.
 pub fn lower(file: &File, selection: &Selection, facts: &Facts) -> Result<Plan, Vec<LowerError>> {
-    build::check_syntax(file, selection).map_err(|error| vec![error])?;
+    check_syntax(file, selection).map_err(|error| vec![error])?;
     lower_any_syntax(file, selection, facts)
 }
 

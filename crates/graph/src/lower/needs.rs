@@ -124,13 +124,18 @@ impl<'f> Resolved<'_, 'f> {
             named_context: context.is_some(),
             platform: platform::normalise(platform),
             lines: (stage.lines.first, stage.lines.last),
-            did_you_mean: self.stages.mistyped(text).map(str::to_owned),
+            did_you_mean: None,
         };
         let key = need.key();
         match facts.images.get(&key) {
             Some(fact) => self.roots[id] = Some(Root::Image { need, fact }),
             None => {
-                self.needs.images.entry(key).or_insert(need);
+                let did_you_mean = || self.stages.mistyped(text).map(str::to_owned);
+                let entry = self.needs.images.entry(key);
+                entry.or_insert_with(|| ImageNeed {
+                    did_you_mean: did_you_mean(),
+                    ..need
+                });
             }
         }
         Ok(())

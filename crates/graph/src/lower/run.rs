@@ -57,7 +57,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, run: &ast::Run) -> Result<(), LowerEr
         epoch: scope.build.epoch(),
     };
     scope.step(Op::Run(op), &mounts.inputs, &name);
-    scope.state.history.push(history::layer(history));
+    scope.state.record(history::layer(history));
     Ok(())
 }
 
@@ -174,23 +174,16 @@ fn step_name(scope: &Scope<'_>, run: &ast::Run, command: &Command, mounts: &Moun
 /// `RUN |2 a=1 b=2 /bin/sh -c … # buildkit` (rules A08, M05): each `ARG` once, where it was
 /// declared first, with the value now in force.
 fn history_text(args: &[String], state: &StageState) -> String {
-    let mut shown: Vec<(&str, &str)> = Vec::new();
+    let mut text = String::from("RUN ");
+    if !state.args.is_empty() {
+        text.push_str(&format!("|{} ", state.args.len()));
+    }
     for (name, declared) in &state.args {
         let value = state
             .variables
             .value(name)
             .or(declared.as_deref())
             .unwrap_or_default();
-        match shown.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = value,
-            None => shown.push((name, value)),
-        }
-    }
-    let mut text = String::from("RUN ");
-    if !shown.is_empty() {
-        text.push_str(&format!("|{} ", shown.len()));
-    }
-    for (name, value) in shown {
         text.push_str(&format!("{name}={value} "));
     }
     text + &args.join(" ") + " # buildkit"

@@ -24,8 +24,11 @@ pub(crate) struct StageState {
     pub(crate) config: ImageConfig,
     /// New entries; those of the base image are in `config`.
     pub(crate) history: Vec<HistoryEntry>,
+    /// Bytes of the texts in `history`.
+    recorded: usize,
     pub(crate) variables: Variables,
-    /// Declared `ARG`s in order, with the value each declaration gave (rules A09, M05).
+    /// Declared `ARG`s in the order of their first declaration, each with the value the last one
+    /// gave (rules A09, M05).
     pub(crate) args: Vec<(String, Option<String>)>,
     /// `CMD` was set in this stage (rule S14).
     pub(crate) cmd_set: bool,
@@ -38,11 +41,17 @@ impl StageState {
             tree,
             config,
             history: Vec::new(),
+            recorded: 0,
             variables: Variables::default(),
             args: Vec::new(),
             cmd_set: false,
             captured: Captured::default(),
         }
+    }
+
+    pub(crate) fn record(&mut self, entry: HistoryEntry) {
+        self.recorded += entry.created_by.len();
+        self.history.push(entry);
     }
 
     /// Absolute and clean.
@@ -69,10 +78,11 @@ impl StageState {
         if !config.working_dir.is_empty() {
             config.working_dir = path::resolve("/", &config.working_dir);
         }
-        for entry in &config.env {
-            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            self.variables.set(name, value);
-        }
+        let pairs = config
+            .env
+            .iter()
+            .map(|entry| entry.split_once('=').unwrap_or((entry, "")));
+        self.variables.set_all(pairs);
         self.cmd_set = false;
         self.captured = Captured::default();
     }
@@ -174,13 +184,8 @@ impl Scope<'_> {
     }
 
     /// Values that refer to values grow fast (`ENV a=$a$a`); all of them are in the history.
-    fn check_size(&mut self) -> Result<(), LowerError> {
-        let texts = self
-            .state
-            .history
-            .iter()
-            .map(|entry| entry.created_by.len());
-        if texts.sum::<usize>() <= LARGEST_HISTORY {
+    fn check_size(&self) -> Result<(), LowerError> {
+        if self.state.recorded <= LARGEST_HISTORY {
             return Ok(());
         }
         Err(LowerError::value(format!(

@@ -285,7 +285,7 @@ impl Walk<'_, '_, '_> {
         };
         let node = self.nodes.add(Op::Copy(op), vec![scratch, context], meta);
         let mut state = StageState::new(node, config);
-        state.history.push(HistoryEntry {
+        state.record(HistoryEntry {
             comment: EXPORTER_COMMENT,
             ..history::layer(format!("[context {name}] load from client"))
         });

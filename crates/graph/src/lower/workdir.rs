@@ -14,7 +14,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, written: &str) -> Result<(), LowerErr
     let text = format!("WORKDIR {target}");
     // The root exists always: no layer (rule W04).
     if target == "/" {
-        scope.state.history.push(history::metadata(text));
+        scope.state.record(history::metadata(text));
         return Ok(());
     }
     let op = Workdir {
@@ -23,6 +23,6 @@ pub(crate) fn lower(scope: &mut Scope<'_>, written: &str) -> Result<(), LowerErr
         epoch: scope.build.epoch(),
     };
     scope.step(Op::Workdir(op), &[], &name);
-    scope.state.history.push(history::layer(text));
+    scope.state.record(history::layer(text));
     Ok(())
 }
