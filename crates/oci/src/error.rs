@@ -128,6 +128,72 @@ impl LayoutError {
     }
 }
 
+/// A registry does not give what is asked of it. URLs are left out of the messages: where
+/// registries redirect to, they carry secrets.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    #[error("set up the registry client")]
+    Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("registry {host} does not have it: {message}")]
+    NotFound { host: String, message: String },
+    #[error("registry {host} denies access, or there is no such repository: {message}")]
+    Denied { host: String, message: String },
+    #[error("registry {host} asks for credentials ({scheme}), which are not implemented yet")]
+    Credentials { host: String, scheme: String },
+    #[error("registry {host} asks for authentication in a way that cannot be followed: {reason}")]
+    Challenge { host: String, reason: &'static str },
+    #[error("registry {host} limits the rate of requests: {message}")]
+    TooManyRequests { host: String, message: String },
+    #[error("registry {host} answers with status {status}: {message}")]
+    Status {
+        host: String,
+        status: u16,
+        message: String,
+    },
+    #[error("cannot talk to registry {host}")]
+    Network {
+        host: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("registry {host} keeps ending the transfer too early")]
+    Interrupted { host: String },
+    #[error("registry {host} sent something else for {expected}: {actual}, {size} bytes")]
+    Mismatch {
+        host: String,
+        expected: Digest,
+        actual: Digest,
+        size: u64,
+    },
+    #[error("registry {host} sent more than the {expected} bytes of {digest}")]
+    Size {
+        host: String,
+        digest: Digest,
+        expected: u64,
+    },
+    #[error("registry {host} sent a document longer than {limit} bytes")]
+    TooLong { host: String, limit: u64 },
+    #[error("write what a registry sent")]
+    Write(#[source] io::Error),
+    #[error("image {reference}")]
+    Image {
+        reference: String,
+        #[source]
+        source: ImageError,
+    },
+}
+
+impl RegistryError {
+    pub(crate) fn network(host: &str, error: reqwest::Error) -> Self {
+        let source = Box::new(error.without_url());
+        Self::Network {
+            host: host.to_owned(),
+            source,
+        }
+    }
+}
+
 /// A path for messages.
 pub(crate) fn lossy(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()

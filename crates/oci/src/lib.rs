@@ -8,3 +8,6 @@ pub mod layer;
 pub mod layout;
 pub mod platform;
 pub mod reference;
+pub mod registry;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -229,13 +229,13 @@ fn damaged_layouts_are_refused() {
     type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
     let damage: [Damage<'_>; 6] = [
         ("not an OCI image layout", &|p| {
-            fs::remove_file(p.join("oci-layout")).expect("remove")
+            fs::remove_file(p.join("oci-layout")).expect("remove");
         }),
         ("its version is 2.0.0", &|p| {
             fs::write(p.join("oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).expect("write");
         }),
         ("invalid JSON", &|p| {
-            fs::write(p.join("index.json"), "{").expect("write")
+            fs::write(p.join("index.json"), "{").expect("write");
         }),
         ("longer than", &|p| {
             fs::write(p.join("index.json"), vec![b' '; 5 << 20]).expect("write");

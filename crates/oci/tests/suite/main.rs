@@ -6,4 +6,5 @@ mod hostile;
 mod images;
 mod layers;
 mod layouts;
+mod registries;
 mod tarball;
