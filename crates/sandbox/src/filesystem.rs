@@ -142,6 +142,8 @@ pub(crate) struct Devices {
     pub(crate) dev: OwnedFd,
     pub(crate) pts: OwnedFd,
     pub(crate) shm: OwnedFd,
+    /// Bytes of `shm`.
+    pub(crate) shm_size: u64,
 }
 
 /// Links that every container has in /dev.
@@ -178,7 +180,12 @@ impl Devices {
         }
         let pts = devpts().map_err(at("devpts"))?;
         let shm = tmpfs(Some(shm_size), 0o1777, nosuid | noexec | nodev).map_err(at("shm"))?;
-        Ok(Self { dev, pts, shm })
+        Ok(Self {
+            dev,
+            pts,
+            shm,
+            shm_size,
+        })
     }
 }
 

@@ -55,7 +55,7 @@ impl Assembly {
     pub(crate) fn new(spec: &Spec) -> Result<Self, Error> {
         let stage = Stage::get()?;
         let (root, surface) = open_root(&spec.root, spec.privileges)?;
-        let devices = Devices::new(spec.shm_size.unwrap_or(SHM_SIZE))?;
+        let devices = stage.devices(spec.shm_size.unwrap_or(SHM_SIZE))?;
         let is_overlay = matches!(spec.root, Root::Overlay { .. });
         let mut tree = Tree::new(duplicate(&root)?, surface, is_overlay);
         let mut wholes = Vec::new();
@@ -119,8 +119,10 @@ impl Assembly {
         }
     }
 
-    /// Lets go of the mounts, which the child holds by now.
+    /// Lets go of the mounts, which the child holds by now, and uses the time that it runs to
+    /// prepare for the next.
     pub(crate) fn into_stubs(self) -> Stubs {
+        self.stage.make_spare(self.devices.shm_size);
         self.stubs
     }
 }

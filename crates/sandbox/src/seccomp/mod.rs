@@ -1,12 +1,13 @@
 //! The seccomp filter of a step: Docker's default profile as a deny list (rule R32).
 //!
 //! The filter is a classic BPF program over `struct seccomp_data`. It has one block for the
-//! machine's own calls and one for its 32-bit calls, which have other numbers; x32 calls do not
-//! exist as far as a step can see. No rule can look behind a pointer, so `clone3` answers
+//! machine's own calls and one for its 32-bit calls, which have other numbers; x32 calls, which
+//! are x86-64 calls with a high bit set, do not exist as far as a step can see. No rule can look behind a pointer, so `clone3` answers
 //! `ENOSYS` and the C library falls back to `clone`, whose flags are in a register.
 
 mod denied;
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::sys::BpfInstruction;
@@ -16,7 +17,6 @@ use denied::{DENIED, NEWEST, NONE};
 const LOAD: u16 = 0x20;
 const JUMP: u16 = 0x05;
 const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
 const JUMP_AT_LEAST: u16 = 0x35;
 const JUMP_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
@@ -34,8 +34,6 @@ const NOT_IMPLEMENTED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 /// `CLONE_NEW*` flags that Docker's profile denies to `clone`: all but the time namespace, whose
 /// bit `clone` uses for the exit signal.
 const CLONE_NAMESPACES: u32 = 0x7e02_0000;
-/// Set in the number of an x32 call on x86-64.
-const X32_BIT: u32 = 0x4000_0000;
 /// Calls from here on are private to 32-bit Arm (`cacheflush`, `set_tls`, ...).
 const ARM_PRIVATE: u32 = 0x000f_0000;
 
@@ -57,7 +55,6 @@ struct Abi {
     ioctl: u32,
     personality: u32,
     socket: u32,
-    has_x32: bool,
     has_private_calls: bool,
 }
 
@@ -73,7 +70,6 @@ const X86_64: [Abi; 2] = [
         ioctl: 16,
         personality: 135,
         socket: 41,
-        has_x32: true,
         has_private_calls: false,
     },
     Abi {
@@ -83,7 +79,6 @@ const X86_64: [Abi; 2] = [
         ioctl: 54,
         personality: 136,
         socket: 359,
-        has_x32: false,
         has_private_calls: false,
     },
 ];
@@ -97,7 +92,6 @@ const AARCH64: [Abi; 2] = [
         ioctl: 29,
         personality: 92,
         socket: 198,
-        has_x32: false,
         has_private_calls: false,
     },
     Abi {
@@ -107,7 +101,6 @@ const AARCH64: [Abi; 2] = [
         ioctl: 54,
         personality: 136,
         socket: 281,
-        has_x32: false,
         has_private_calls: true,
     },
 ];
@@ -138,71 +131,118 @@ fn assemble(abis: &[Abi]) -> Vec<BpfInstruction> {
     program
 }
 
+/// What happens to the calls of one number or of a range of numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rule {
+    Answer(u32),
+    /// A program that looks at an argument and returns on every path.
+    Inspect(Vec<BpfInstruction>),
+}
+
 /// Decides one call; every path through it returns.
+///
+/// The numbers are searched in a balanced tree, not one after the other: when a filter is
+/// installed the kernel interprets it once for every call it has, to find those that are always
+/// allowed, and that is most of what a filter costs (190 us for a chain, 20 us for this).
 fn block(abi: &Abi) -> Vec<BpfInstruction> {
     let mut block = vec![statement(LOAD, NUMBER)];
-    if abi.has_x32 {
-        answer(&mut block, JUMP_AT_LEAST, X32_BIT, NOT_IMPLEMENTED);
-    }
-    // First the common calls with arguments to check: the kernel caches verdicts per number only
-    // for calls whose arguments do not matter.
-    on_call(&mut block, abi.ioctl, ARGUMENT_1, |rule| {
-        for request in TERMINAL_REQUESTS {
-            answer(rule, JUMP_EQUAL, request, NOT_PERMITTED);
-        }
-        rule.push(statement(RETURN, ALLOW));
-    });
-    on_call(&mut block, abi.clone, ARGUMENT_0, |rule| {
-        answer(rule, JUMP_ANY_BIT, CLONE_NAMESPACES, NOT_PERMITTED);
-        rule.push(statement(RETURN, ALLOW));
-    });
-    on_call(&mut block, abi.socket, ARGUMENT_0, |rule| {
-        for family in FAMILIES {
-            answer(rule, JUMP_EQUAL, family, NOT_PERMITTED);
-        }
-        rule.push(statement(RETURN, ALLOW));
-    });
-    on_call(&mut block, abi.personality, ARGUMENT_0, |rule| {
-        for personality in PERSONALITIES {
-            answer(rule, JUMP_EQUAL, personality, ALLOW);
-        }
-        rule.push(statement(RETURN, NOT_PERMITTED));
-    });
-    answer(&mut block, JUMP_EQUAL, CLONE3, NOT_IMPLEMENTED);
-    for number in DENIED
-        .iter()
-        .map(|call| call.numbers[abi.column])
-        .filter(|&n| n != NONE)
-    {
-        answer(&mut block, JUMP_EQUAL, number, NOT_PERMITTED);
-    }
-    if abi.has_private_calls {
-        answer(&mut block, JUMP_AT_LEAST, ARM_PRIVATE, ALLOW);
-    }
-    answer(&mut block, JUMP_GREATER, NEWEST, NOT_IMPLEMENTED);
-    block.push(statement(RETURN, ALLOW));
+    block.extend(search(&ranges(abi)));
     block
 }
 
-/// `if accumulator <condition> value: return verdict`.
-fn answer(program: &mut Vec<BpfInstruction>, condition: u16, value: u32, verdict: u32) {
-    program.push(branch(condition, value, 0, 1));
-    program.push(statement(RETURN, verdict));
+/// The rules by ascending first number; each is valid up to the next.
+fn ranges(abi: &Abi) -> Vec<(u32, Rule)> {
+    let mut single: BTreeMap<u32, Rule> = DENIED
+        .iter()
+        .map(|call| call.numbers[abi.column])
+        .filter(|&number| number != NONE)
+        .map(|number| (number, Rule::Answer(NOT_PERMITTED)))
+        .collect();
+    single.insert(CLONE3, Rule::Answer(NOT_IMPLEMENTED));
+    single.insert(
+        abi.ioctl,
+        inspect(
+            ARGUMENT_1,
+            JUMP_EQUAL,
+            &TERMINAL_REQUESTS,
+            NOT_PERMITTED,
+            ALLOW,
+        ),
+    );
+    single.insert(
+        abi.clone,
+        inspect(
+            ARGUMENT_0,
+            JUMP_ANY_BIT,
+            &[CLONE_NAMESPACES],
+            NOT_PERMITTED,
+            ALLOW,
+        ),
+    );
+    single.insert(
+        abi.socket,
+        inspect(ARGUMENT_0, JUMP_EQUAL, &FAMILIES, NOT_PERMITTED, ALLOW),
+    );
+    single.insert(
+        abi.personality,
+        inspect(ARGUMENT_0, JUMP_EQUAL, &PERSONALITIES, ALLOW, NOT_PERMITTED),
+    );
+
+    let mut starts = vec![(0, Rule::Answer(ALLOW))];
+    for (number, rule) in single {
+        starts.push((number, rule));
+        starts.push((number + 1, Rule::Answer(ALLOW)));
+    }
+    // Also all numbers with the x32 bit. Only 32-bit Arm has calls that are far above.
+    starts.push((NEWEST + 1, Rule::Answer(NOT_IMPLEMENTED)));
+    if abi.has_private_calls {
+        starts.push((ARM_PRIVATE, Rule::Answer(ALLOW)));
+    }
+    // Of two rules from one number on, the later one counts; equal neighbours are one.
+    let mut ranges: Vec<(u32, Rule)> = Vec::with_capacity(starts.len());
+    for (start, rule) in starts {
+        ranges.pop_if(|last| last.0 == start);
+        if ranges.last().is_none_or(|last| last.1 != rule) {
+            ranges.push((start, rule));
+        }
+    }
+    ranges
 }
 
-/// `if number == call: load argument; rule`. The rule must return on every path, because the
-/// accumulator no longer holds the number after it.
-fn on_call(
-    program: &mut Vec<BpfInstruction>,
-    call: u32,
-    argument: u32,
-    rule: impl FnOnce(&mut Vec<BpfInstruction>),
-) {
-    let mut body = vec![statement(LOAD, argument)];
-    rule(&mut body);
-    // The rules have at most a dozen instructions.
-    program.push(branch(JUMP_EQUAL, call, 0, body.len() as u8));
-    program.extend(body);
+/// A binary search over the ranges, with the number in the accumulator.
+fn search(ranges: &[(u32, Rule)]) -> Vec<BpfInstruction> {
+    match ranges {
+        [] => Vec::new(),
+        [(_, Rule::Answer(verdict))] => vec![statement(RETURN, *verdict)],
+        [(_, Rule::Inspect(program))] => program.clone(),
+        _ => {
+            let (low, high) = ranges.split_at(ranges.len() / 2);
+            let (first, low, high) = (high[0].0, search(low), search(high));
+            let mut program = Vec::new();
+            match u8::try_from(low.len()) {
+                Ok(length) => program.push(branch(JUMP_AT_LEAST, first, length, 0)),
+                // Conditional jumps reach 255 instructions only.
+                Err(_) => {
+                    program.push(branch(JUMP_AT_LEAST, first, 0, 1));
+                    program.push(statement(JUMP, low.len() as u32));
+                }
+            }
+            program.extend(low);
+            program.extend(high);
+            program
+        }
+    }
+}
+
+/// `hit` if the condition holds for the argument and one of the values, else `miss`.
+fn inspect(argument: u32, condition: u16, values: &[u32], hit: u32, miss: u32) -> Rule {
+    let mut program = vec![statement(LOAD, argument)];
+    for value in values {
+        program.push(branch(condition, *value, 0, 1));
+        program.push(statement(RETURN, hit));
+    }
+    program.push(statement(RETURN, miss));
+    Rule::Inspect(program)
 }
 
 fn statement(code: u16, k: u32) -> BpfInstruction {
@@ -242,7 +282,6 @@ mod tests {
                 }
                 JUMP => at += k as usize,
                 JUMP_EQUAL => jump(accumulator == k),
-                JUMP_GREATER => jump(accumulator > k),
                 JUMP_AT_LEAST => jump(accumulator >= k),
                 JUMP_ANY_BIT => jump(accumulator & k != 0),
                 RETURN => return k,
@@ -324,6 +363,28 @@ mod tests {
             verdict(&program, 220, 0xc000_00b7, [0x1000_0000, 0]),
             NOT_PERMITTED
         );
+    }
+
+    /// The search tree answers as the table says, for every number.
+    #[test]
+    fn every_number_has_the_verdict_of_the_table() {
+        for abis in [&X86_64, &AARCH64] {
+            let program = assemble(abis);
+            for abi in abis {
+                let inspected = [abi.ioctl, abi.clone, abi.socket, abi.personality];
+                for number in (0..=NEWEST + 100).filter(|number| !inspected.contains(number)) {
+                    let is_denied = DENIED.iter().any(|c| c.numbers[abi.column] == number);
+                    let expected = match number {
+                        CLONE3 => NOT_IMPLEMENTED,
+                        _ if is_denied => NOT_PERMITTED,
+                        _ if number > NEWEST => NOT_IMPLEMENTED,
+                        _ => ALLOW,
+                    };
+                    let found = verdict(&program, number, abi.architecture, [0, 0]);
+                    assert_eq!(found, expected, "{number} of {:#x}", abi.architecture);
+                }
+            }
+        }
     }
 
     #[test]
