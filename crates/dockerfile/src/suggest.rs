@@ -52,10 +52,10 @@ pub fn nearest_ignoring_case<'a>(
 
 /// Levenshtein distance, or `bound` when it is at least that.
 fn distance(a: &[char], b: &str, bound: usize) -> usize {
-    let b: Vec<char> = b.chars().take(MAX_LENGTH + 1).collect();
-    if a.len().abs_diff(b.len()) >= bound {
+    if b.len() > 4 * MAX_LENGTH || a.len().abs_diff(b.chars().count()) >= bound {
         return bound;
     }
+    let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = row[0];

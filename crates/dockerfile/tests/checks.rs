@@ -267,7 +267,7 @@ fn skipping() {
     assert_eq!(run("# check=skip=StageNameCasing\nFROM a AS B"), []);
     let options = parse_options("skip=StageNameCasing;error=true").expect("good");
     let checked = run_with("# check=skip=all\nFROM a AS B\nCMD x\nCMD y", |context| {
-        context.options = Some(&options)
+        context.options = Some(&options);
     });
     assert_eq!(
         checked.failed_rules,
@@ -303,7 +303,7 @@ fn evaluation_stops_where_the_build_fails() {
 fn build_args_count() {
     let arguments = BTreeMap::from([("X".to_owned(), "a".to_owned())]);
     let checked = run_with("ARG X\nFROM $X\nARG X=${Y:?}", |context| {
-        context.build_args = &arguments
+        context.build_args = &arguments;
     });
     assert_eq!(checked.stopped, None);
     assert_eq!(fired(&checked), [("InvalidDefaultArgInFrom", 2)]);

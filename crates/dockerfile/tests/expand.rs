@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use layercake_dockerfile::word::{
-    Empty, ExpandErrorKind, MAX_NESTING, expand, expand_for_display, expand_heredoc,
+    Empty, ExpandErrorKind, MAX_EXPANDED, MAX_NESTING, expand, expand_for_display, expand_heredoc,
     expand_keeping_unset, expand_tracked, expand_words,
 };
 
@@ -280,10 +280,12 @@ fn limits() {
 
     let env = BTreeMap::from([("BIG".to_owned(), "x".repeat(1 << 20))]);
     assert_eq!(
-        expand(&"$BIG".repeat(17), '\\', &env)
+        expand(&"$BIG".repeat(2), '\\', &env)
             .expect_err("too long")
             .kind,
-        ExpandErrorKind::TooLong
+        ExpandErrorKind::TooLong {
+            limit: MAX_EXPANDED
+        }
     );
     let pattern = format!("${{BIG%{}}}", "?*".repeat(1 << 10));
     assert_eq!(

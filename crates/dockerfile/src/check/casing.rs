@@ -1,5 +1,7 @@
 //! Rules over the keywords and stage names of the whole file.
 
+use std::collections::BTreeSet;
+
 use super::report::{Report, place_of, place_of_stage};
 use super::rules;
 use crate::instruction::{File, Place};
@@ -12,7 +14,7 @@ pub(super) fn check(file: &File, report: &mut Report<'_>) {
 }
 
 fn stage_names(file: &File, report: &mut Report<'_>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for stage in &file.stages {
         let Some(name) = stage.name.as_deref() else {
             continue;
@@ -29,7 +31,7 @@ fn stage_names(file: &File, report: &mut Report<'_>) {
                 None,
             );
         }
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             let message = format!(
                 "Duplicate stage name {}, stage names should be unique",
                 quote(name)
@@ -41,7 +43,6 @@ fn stage_names(file: &File, report: &mut Report<'_>) {
                 None,
             );
         }
-        seen.push(name);
     }
 }
 

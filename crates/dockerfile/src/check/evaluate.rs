@@ -1,7 +1,7 @@
 //! Rules that need the variables of a stage: its instructions are followed with the environment
 //! they see (rules X04, X16, A01-A16).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::from::Resolved;
 use super::report::{Report, place_of, place_of_stage, stop};
@@ -20,6 +20,12 @@ use crate::word::{expand_heredoc, expand_tracked, expand_words};
 /// `ARG`s that never become variables (rule A16).
 const NOT_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
+/// Most bytes of variables, summed over all stages.
+const MAX_HELD: usize = 256 << 20;
+
+/// Most names a misspelt one is compared with.
+const MAX_SUGGESTED_FROM: usize = 1000;
+
 /// `PATH` of an image that sets none (rule A18).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -28,7 +34,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 struct State {
     env: BTreeMap<String, String>,
     /// Names declared by `ARG`, with or without a value.
-    declared: Vec<String>,
+    declared: BTreeSet<String>,
     has_shell: bool,
     workdir_set: bool,
     os: String,
@@ -57,11 +63,14 @@ pub(super) fn check(
         global: resolved.global,
         state: State::default(),
         last: Last::default(),
+        held: 0,
     };
     let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
     let mut states: Vec<State> = Vec::with_capacity(file.stages.len());
     for (index, (stage, base)) in file.stages.iter().zip(&resolved.stages).enumerate() {
-        let wanted = context.stages.is_none_or(|stages| stages.contains(&index));
+        let wanted = context
+            .stages
+            .is_none_or(|stages| stages.binary_search(&index).is_ok());
         if wanted {
             let inherited = by_name
                 .get(base.name.as_str())
@@ -85,6 +94,8 @@ struct Evaluator<'a, 'r> {
     global: BTreeMap<String, String>,
     state: State,
     last: Last,
+    /// Bytes of variables kept so far, in all stages.
+    held: usize,
 }
 
 impl Evaluator<'_, '_> {
@@ -100,6 +111,12 @@ impl Evaluator<'_, '_> {
         let triggers = match inherited {
             Some(mut inherited) => {
                 let triggers = std::mem::take(&mut inherited.onbuild);
+                let bytes = inherited
+                    .env
+                    .iter()
+                    .map(|(name, value)| name.len() + value.len())
+                    .sum();
+                self.hold(bytes, place)?;
                 self.state = inherited;
                 triggers
             }
@@ -246,18 +263,35 @@ impl Evaluator<'_, '_> {
     }
 
     fn undefined(&mut self, name: &str, place: Place) {
-        if self.state.declared.iter().any(|declared| declared == name)
-            || NOT_VARIABLES.contains(&name)
-        {
+        if self.state.declared.contains(name) || NOT_VARIABLES.contains(&name) {
             return;
         }
         let mut message = format!("Usage of undefined variable '${name}'");
-        if let Some(nearest) = nearest(name, self.state.env.keys().map(String::as_str)) {
+        let known = self.state.env.keys().map(String::as_str);
+        if let Some(nearest) = nearest(name, known.take(MAX_SUGGESTED_FROM)) {
             message.push_str(&format!(" (did you mean ${nearest}?)"));
         }
         let help = format!("declare it with ARG {name} or ENV {name}=<value> above, in this stage");
         self.report
             .warn(rules::UNDEFINED_VAR, place, message, Some(help));
+    }
+
+    fn set(&mut self, name: String, value: String, place: Place) -> Result<(), Diagnostic> {
+        self.hold(name.len() + value.len(), place)?;
+        self.state.env.insert(name, value);
+        Ok(())
+    }
+
+    /// Counts memory that variables take; `ENV a=$a$a` doubles it line by line.
+    fn hold(&mut self, bytes: usize, place: Place) -> Result<(), Diagnostic> {
+        self.held = self.held.saturating_add(bytes);
+        if self.held > MAX_HELD {
+            return Err(stop(
+                place,
+                format!("the variables of all stages take more than {MAX_HELD} bytes"),
+            ));
+        }
+        Ok(())
     }
 
     fn expand_pairs(
@@ -304,7 +338,7 @@ impl Evaluator<'_, '_> {
         self.legacy(keyword, pairs, place);
         for (name, value) in expanded {
             self.secret("ENV", &name, place);
-            self.state.env.insert(name, value);
+            self.set(name, value, place)?;
         }
         Ok(())
     }
@@ -320,9 +354,9 @@ impl Evaluator<'_, '_> {
             if let Some(value) = value
                 && !NOT_VARIABLES.contains(&name.as_str())
             {
-                self.state.env.insert(name.clone(), value);
+                self.set(name.clone(), value, place)?;
             }
-            self.state.declared.push(name.clone());
+            self.state.declared.insert(name.clone());
         }
         Ok(())
     }

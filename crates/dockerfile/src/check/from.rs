@@ -204,7 +204,7 @@ fn undeclared(
         }
         let mut message = format!("FROM argument '{name}' is not declared");
         let known = declared.iter().chain(global.keys()).map(String::as_str);
-        if let Some(nearest) = nearest(name, known) {
+        if let Some(nearest) = nearest(name, known.take(1000)) {
             message.push_str(&format!(" (did you mean {nearest}?)"));
         }
         let help = format!("add ARG {name} before the first FROM");

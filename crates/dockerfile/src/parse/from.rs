@@ -4,7 +4,7 @@ use super::context::Context;
 use super::flags::{self, Kind, Known};
 use super::instruction::fields;
 use super::split::{Command, Word};
-use super::{Parser, description_of, skipped_checks};
+use super::{Descriptions, Parser, skipped_checks};
 use crate::instruction::Stage;
 use crate::lines::LogicalLine;
 use crate::text::quote;
@@ -33,7 +33,7 @@ impl Parser<'_> {
         self.file.stages.push(Stage {
             description: name
                 .as_ref()
-                .and_then(|name| description_of(&comments, &name.to_lowercase())),
+                .and_then(|name| Descriptions::new(&comments).of(&name.to_lowercase())),
             name: name.as_ref().map(|name| name.to_lowercase()),
             name_written: name,
             base: words

@@ -1,5 +1,7 @@
 //! From the parts of a logical line to a typed instruction.
 
+use std::collections::HashMap;
+
 use super::context::Context;
 use super::flags::{self, Kind, Known};
 use super::heredoc;
@@ -314,6 +316,7 @@ fn arg(context: &mut Context<'_>, command: &Command<'_>) -> Option<Vec<ArgDeclar
         at_least_one(context, "ARG");
         return None;
     }
+    let descriptions = super::Descriptions::new(context.comments);
     let mut declarations = Vec::with_capacity(words.len());
     let mut good = true;
     for word in &words {
@@ -328,7 +331,7 @@ fn arg(context: &mut Context<'_>, command: &Command<'_>) -> Option<Vec<ArgDeclar
         declarations.push(ArgDeclaration {
             name: name.to_owned(),
             default,
-            description: super::description_of(context.comments, name),
+            description: descriptions.of(name),
             lines: context.line.lines,
         });
     }
@@ -355,9 +358,14 @@ fn copy(
         );
         return None;
     }
+    // Bodies go by name, the last of equal names.
+    let bodies: HashMap<&str, &Heredoc> = heredocs
+        .iter()
+        .map(|heredoc| (heredoc.name.as_str(), heredoc))
+        .collect();
     let sources = sources
         .into_iter()
-        .map(|word| source(word, &heredocs))
+        .map(|word| source(word, &bodies))
         .collect();
     Some(Copy {
         sources,
@@ -400,15 +408,12 @@ fn destination(
     }
 }
 
-fn source(word: Word, heredocs: &[Heredoc]) -> CopySource {
+fn source(word: Word, bodies: &HashMap<&str, &Heredoc>) -> CopySource {
     match heredoc::opening(&word.text) {
         None => CopySource::Path(word.text),
         Some(opening) => {
-            // Bodies go by name, the last of equal names; in JSON form there is none.
-            let found = heredocs
-                .iter()
-                .rev()
-                .find(|heredoc| heredoc.name == opening.name);
+            // In JSON form there is no body.
+            let found = bodies.get(opening.name.as_str());
             let body = found
                 .map(|heredoc| heredoc.body_as_written().to_owned())
                 .unwrap_or_default();

@@ -16,6 +16,8 @@ mod onbuild;
 mod run;
 mod split;
 
+use std::collections::HashMap;
+
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::instruction::{Directives, File, Heredoc, Instruction, Place};
 use crate::lines::{Line, Lines, LogicalLine, MAX_LINE_BYTES};
@@ -86,16 +88,22 @@ pub fn parse_trigger(text: &str) -> (Option<Instruction>, Vec<Diagnostic>) {
     (instruction, parser.diagnostics)
 }
 
-/// What the block of comments above says of `name`: the text after `<name> ` in the first line
-/// that begins so (rule P30).
-fn description_of(comments: &[String], name: &str) -> Option<String> {
-    if name.is_empty() {
-        return None;
+/// What the block of comments above says of each name: the text after `# <name> ` in the first
+/// line that begins so (rule P30).
+struct Descriptions<'a>(HashMap<&'a str, &'a str>);
+
+impl<'a> Descriptions<'a> {
+    fn new(comments: &'a [String]) -> Self {
+        let mut by_name = HashMap::new();
+        for (name, text) in comments.iter().filter_map(|line| line.split_once(' ')) {
+            by_name.entry(name).or_insert(text);
+        }
+        Self(by_name)
     }
-    comments
-        .iter()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-        .map(ToOwned::to_owned)
+
+    fn of(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(|text| (*text).to_owned())
+    }
 }
 
 /// Rules a comment block switches off for its instruction.

@@ -47,8 +47,8 @@ pub enum ExpandErrorKind {
     InvalidPattern { pattern: String, escaped: String },
     #[error("substitutions are nested more than {} deep", super::MAX_NESTING)]
     TooDeep,
-    #[error("the result is longer than {} bytes", super::MAX_EXPANDED)]
-    TooLong,
+    #[error("the result is more than {limit} bytes longer than the text")]
+    TooLong { limit: usize },
     #[error("the pattern is too expensive for a value of this length")]
     TooComplex,
 }
@@ -56,7 +56,10 @@ pub enum ExpandErrorKind {
 impl ExpandErrorKind {
     /// Whether the error is a limit of this implementation, which no other error may hide.
     pub(super) fn is_limit(&self) -> bool {
-        matches!(self, Self::TooDeep | Self::TooLong | Self::TooComplex)
+        matches!(
+            self,
+            Self::TooDeep | Self::TooLong { .. } | Self::TooComplex
+        )
     }
 
     /// The variable whose value is missing.

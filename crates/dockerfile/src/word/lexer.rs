@@ -18,6 +18,8 @@ pub(super) struct Mode {
     pub(super) plain_quotes: bool,
     /// Unset variables stay as written.
     pub(super) keep_unset: bool,
+    /// How much longer than the text the result may be, in bytes.
+    pub(super) limit: usize,
 }
 
 impl Default for Mode {
@@ -28,6 +30,7 @@ impl Default for Mode {
             raw_escapes: false,
             plain_quotes: false,
             keep_unset: false,
+            limit: MAX_EXPANDED,
         }
     }
 }
@@ -103,7 +106,7 @@ impl<'a> Lexer<'a> {
                 '$' => {
                     let value = self.dollar()?;
                     self.split.push_text(&value);
-                    push_limited(&mut result, &value)?;
+                    self.push(&mut result, &value)?;
                 }
                 '<' => {
                     let text = self.angle();
@@ -117,7 +120,7 @@ impl<'a> Lexer<'a> {
                         self.single_quoted()?
                     };
                     self.split.push_raw(&text);
-                    push_limited(&mut result, &text)?;
+                    self.push(&mut result, &text)?;
                 }
                 _ => self.plain(&mut result),
             }
@@ -190,7 +193,7 @@ impl<'a> Lexer<'a> {
                 }
                 Some('$') => {
                     let value = self.dollar()?;
-                    push_limited(&mut result, &value)?;
+                    self.push(&mut result, &value)?;
                 }
                 Some(c) => {
                     self.next();
@@ -387,6 +390,16 @@ impl<'a> Lexer<'a> {
         &rest[..length]
     }
 
+    fn push(&self, result: &mut String, text: &str) -> Result<(), Kind> {
+        let limit = self.mode.limit;
+        // The text itself may be long; only what expansion adds is limited.
+        if result.len().saturating_add(text.len()) > limit.saturating_add(self.text.len()) {
+            return Err(Kind::TooLong { limit });
+        }
+        result.push_str(text);
+        Ok(())
+    }
+
     fn lookup(&mut self, name: &str) -> Option<String> {
         let value = self.env.get(name);
         let names = if value.is_some() {
@@ -403,14 +416,6 @@ impl<'a> Lexer<'a> {
 
 fn run_length(text: &str, wanted: impl Fn(char) -> bool) -> usize {
     text.find(|c| !wanted(c)).unwrap_or(text.len())
-}
-
-fn push_limited(result: &mut String, text: &str) -> Result<(), Kind> {
-    if result.len().saturating_add(text.len()) > MAX_EXPANDED {
-        return Err(Kind::TooLong);
-    }
-    result.push_str(text);
-    Ok(())
 }
 
 /// Collects words beside the result. The reference keeps one buffer for all nesting levels, so

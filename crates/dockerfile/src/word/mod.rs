@@ -12,9 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub use error::{ExpandError, ExpandErrorKind};
 use lexer::{Lexer, Mode};
 
-/// Longest result of one expansion, in bytes. `ENV a=$a$a` doubles with every line; the kernel
-/// takes no variable over 128 KiB (`MAX_ARG_STRLEN`), heredoc bodies are larger.
-pub const MAX_EXPANDED: usize = 16 << 20;
+/// How much longer than the word its expansion may be, in bytes. `ENV a=$a$a` doubles with every line; the kernel takes no
+/// variable over 128 KiB (`MAX_ARG_STRLEN`), a label may hold a little more.
+pub const MAX_EXPANDED: usize = 1 << 20;
+
+/// The same for the body of a heredoc.
+pub const MAX_EXPANDED_BODY: usize = 64 << 20;
 
 /// Deepest nesting of `${a:-${b:-...}}`.
 pub const MAX_NESTING: usize = 100;

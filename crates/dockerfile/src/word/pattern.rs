@@ -108,7 +108,9 @@ impl Pattern {
                 expand_template(replacement, &chars[start..end], &mut result);
             }
             if result.len() > MAX_EXPANDED {
-                return Err(Kind::TooLong);
+                return Err(Kind::TooLong {
+                    limit: MAX_EXPANDED,
+                });
             }
             copied = end;
             search = end.max(search + 1);
