@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::engine::copy::{LinkId, Node, NodeKind, Xattrs};
 
-/// Values longer than this are not extended attributes of ours; Linux allows 64 KiB.
+/// As long as Linux lets a value, and all names together, be (xattr(7)).
 const MAX_XATTR: usize = 64 << 10;
 const CAPABILITY: &str = "security.capability";
 
@@ -187,10 +187,9 @@ fn directory_xattrs(parent: &OwnedFd, name: &[u8]) -> Xattrs {
         name,
     ]
     .concat();
-    let mut none: [u8; 0] = [];
-    match rustix::fs::llistxattr(path.as_slice(), &mut none[..]) {
-        Ok(length) if length > 0 => {}
-        _ => return Vec::new(),
+    let names = with_buffer(|buffer| rustix::fs::llistxattr(path.as_slice(), buffer));
+    if names.is_ok_and(|names| names.is_empty()) {
+        return Vec::new();
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::openat(parent, name, flags, Mode::empty());
@@ -201,12 +200,9 @@ fn directory_xattrs(parent: &OwnedFd, name: &[u8]) -> Xattrs {
 
 /// `user.*` and `security.capability`, sorted; what overlayfs keeps for itself left out.
 pub(super) fn xattrs(file: BorrowedFd<'_>) -> Xattrs {
-    let mut names = vec![0; MAX_XATTR];
-    let Ok(length) = rustix::fs::flistxattr(file, &mut names[..]) else {
-        return Vec::new();
-    };
+    let names = with_buffer(|buffer| rustix::fs::flistxattr(file, buffer));
     let mut found = Vec::new();
-    for name in names[..length].split_inclusive(|b| *b == 0) {
+    for name in names.unwrap_or_default().split_inclusive(|b| *b == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else {
             continue;
         };
@@ -215,12 +211,25 @@ pub(super) fn xattrs(file: BorrowedFd<'_>) -> Xattrs {
         if !ours && text != CAPABILITY.as_bytes() {
             continue;
         }
-        let mut value = vec![0; MAX_XATTR];
-        if let Ok(length) = rustix::fs::fgetxattr(file, name, &mut value[..]) {
-            value.truncate(length);
+        if let Ok(value) = with_buffer(|buffer| rustix::fs::fgetxattr(file, name, buffer)) {
             found.push((text.to_vec(), value));
         }
     }
     found.sort();
     found
+}
+
+/// A short buffer does almost always.
+fn with_buffer(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut short = [0; 256];
+    match call(&mut short) {
+        Ok(length) => Ok(short[..length].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut long = vec![0; MAX_XATTR];
+            let length = call(&mut long)?;
+            long.truncate(length);
+            Ok(long)
+        }
+        Err(error) => Err(error),
+    }
 }

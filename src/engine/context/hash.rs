@@ -54,12 +54,12 @@ pub(super) fn read_files(
     } else {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
-            let join = |t: std::thread::ScopedJoinHandle<'_, _>| t.join();
             threads
                 .into_iter()
-                .map(join)
-                .filter_map(Result::ok)
-                .flatten()
+                .flat_map(|t| {
+                    t.join()
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                })
                 .collect()
         })
     };

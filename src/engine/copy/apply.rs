@@ -23,39 +23,41 @@ pub(super) struct Copier<'a, 'd> {
     pub temp: &'a dyn TempFiles,
     pub limits: Limits,
     pub warnings: Vec<String>,
+    /// Where a file was put under the name the destination has, not into a directory.
+    pub renamed: Option<Vec<u8>>,
 }
 
 impl Copier<'_, '_> {
     /// # Errors
     /// [`CopyError`].
     pub(super) fn place(&mut self, found: &Match<'_>) -> Result<(), CopyError> {
-        if self.op.unpack && self.unpack(found)? {
+        if found.unpack && self.unpack(found)? {
             return Ok(());
         }
         let made = self.meta_of_made_directories();
         let written = self.op.destination.as_bytes();
-        if !written.ends_with(b"/") {
-            let parent = written
-                .rsplitn(2, |c| *c == b'/')
-                .nth(1)
-                .unwrap_or_default();
-            let parent = self.destination.resolve(parent)?;
-            self.destination.make_directories(&parent.path, &made)?;
-        } else {
+        if written.ends_with(b"/") {
             let directory = self.destination.resolve(written)?;
             self.destination.make_directories(&directory.path, &made)?;
         }
-        let mut at = self.destination.resolve(written)?.path;
-        let is_directory = matches!(self.destination.existing(&at), Existing::Directory(_));
-        if !found.directory && is_directory {
-            at = join(&at, &found.base_name);
-        }
+        let at = self.destination.resolve(written)?.path;
+        let existing = self.destination.existing(&at);
+        let is_directory = matches!(existing, Existing::Directory(_));
         if found.directory {
-            if !is_directory && self.destination.existing(&at) != Existing::Nothing {
+            if !is_directory && existing != Existing::Nothing {
                 return Err(CopyError::DirectoryOverFile { path: text(&at) });
             }
             self.destination.make_directories(&at, &made)?;
+            return self.copy(found, &at);
         }
+        if is_directory {
+            return self.copy(found, &join(&at, &found.base_name));
+        }
+        if self.renamed.as_ref() == Some(&at) {
+            return Err(CopyError::SeveralToOneFile { path: text(&at) });
+        }
+        self.destination.make_directories(parent_of(&at), &made)?;
+        self.renamed = Some(at.clone());
         self.copy(found, &at)
     }
 
@@ -189,6 +191,11 @@ impl Copier<'_, '_> {
         unpacker.unpack(&found.shown, opened)?;
         Ok(true)
     }
+}
+
+fn parent_of(path: &[u8]) -> &[u8] {
+    let at = path.iter().rposition(|c| *c == b'/').unwrap_or(0);
+    &path[..at]
 }
 
 fn kind(pick: &Pick<'_>) -> Kind {

@@ -50,6 +50,9 @@ pub enum CopyError {
     /// Rule C24.
     #[error("cannot copy a directory to /{path}, which is not a directory")]
     DirectoryOverFile { path: String },
+    /// Rule C25; in BuildKit the last one stays.
+    #[error("several files for /{path}: a destination for more than one must end with /")]
+    SeveralToOneFile { path: String },
     /// Also of `WORKDIR`.
     #[error("mkdir /{path}: /{existing} is not a directory")]
     NotADirectory { path: String, existing: String },

@@ -1,7 +1,9 @@
 //! What of the sources a cached result depends on (rules K02-K05).
 
+use std::collections::HashMap;
+
 use super::select::{Match, Selection};
-use super::tree::NodeKind;
+use super::tree::{LinkId, NodeKind};
 
 /// Changes with every change of what is hashed below, so that old records miss.
 const VERSION: &[u8] = b"layercake.copy.v1\0";
@@ -37,28 +39,27 @@ fn hash_match(hasher: &mut Framed, found: &Match<'_>) {
         hasher.bytes(b"file");
         hasher.bytes(&found.base_name);
     }
+    hasher.number(usize::from(found.unpack));
     hasher.number(found.picks.len());
-    let mut links = std::collections::HashMap::new();
+    let groups = groups(found);
     for pick in &found.picks {
         let node = &pick.node;
         hasher.bytes(&pick.rel);
         hash_kind(hasher, &node.kind);
-        if !(found.directory && pick.rel.is_empty()) {
-            hasher.number(node.mode as usize);
-            hasher.number(node.uid as usize);
-            hasher.number(node.gid as usize);
-        }
-        // The number of the first pick that is the same file.
-        let next = links.len();
-        let group = node
-            .link
-            .as_ref()
-            .map(|link| *links.entry(link).or_insert(next));
-        hasher.number(group.map_or(0, |group| group + 1));
+        // Of a source directory the destination takes nothing but what is in it.
+        let own = !(found.directory && pick.rel.is_empty());
         let xattrs = pick
             .facts
             .as_ref()
             .map_or(&node.xattrs, |facts| &facts.xattrs);
+        let xattrs = if own { xattrs.as_slice() } else { &[] };
+        if own {
+            hasher.number(node.mode as usize);
+            hasher.number(node.uid as usize);
+            hasher.number(node.gid as usize);
+        }
+        let group = node.link.as_ref().and_then(|link| groups.get(link));
+        hasher.number(group.copied().unwrap_or(0));
         hasher.number(xattrs.len());
         for (name, value) in xattrs {
             hasher.bytes(name);
@@ -68,6 +69,25 @@ fn hash_match(hasher: &mut Framed, found: &Match<'_>) {
             hasher.bytes(&facts.hash);
         }
     }
+}
+
+/// Numbers from 1 for files that are copied under several names; that a file has more names
+/// elsewhere does not matter.
+fn groups<'m>(found: &'m Match<'_>) -> HashMap<&'m LinkId, usize> {
+    let mut names: HashMap<&LinkId, usize> = HashMap::new();
+    let mut groups = HashMap::new();
+    for link in found
+        .picks
+        .iter()
+        .filter_map(|pick| pick.node.link.as_ref())
+    {
+        let count = names.entry(link).or_default();
+        *count += 1;
+        if *count == 2 {
+            groups.insert(link, groups.len() + 1);
+        }
+    }
+    groups
 }
 
 fn hash_kind(hasher: &mut Framed, kind: &NodeKind) {

@@ -87,6 +87,16 @@ impl std::fmt::Debug for Means<'_> {
     }
 }
 
+/// What is enough for anything but an attack: 100 GiB of plain archive (rule D22), otherwise the
+/// limits of layers.
+#[must_use]
+pub fn archive_limits() -> Limits {
+    Limits {
+        archive_bytes: 100 << 30,
+        ..Limits::default()
+    }
+}
+
 /// A layer to be made.
 #[derive(Debug, Default)]
 pub struct Planned {
@@ -133,15 +143,15 @@ pub fn plan_copy(
     let mut destination = Destination::new(dest);
     let Means { temp, limits } = means;
     let warnings = Vec::new();
-    let destination_of_copier = &mut destination;
     let mut copier = apply::Copier {
         op,
-        destination: destination_of_copier,
+        destination: &mut destination,
         owner,
         chmod,
         temp,
         limits,
         warnings,
+        renamed: None,
     };
     for found in &selection.matches {
         copier.place(found)?;

@@ -30,6 +30,8 @@ pub(super) struct Match<'a> {
     /// The source was a directory, whose content is copied (rule C05); then the first pick is
     /// the directory itself.
     pub directory: bool,
+    /// Unpack it, if it is an archive (rules D10, D11).
+    pub unpack: bool,
     /// Directories before what is in them, siblings by name.
     pub picks: Vec<Pick<'a>>,
 }
@@ -87,47 +89,52 @@ pub fn select<'a>(op: &op::Copy, sources: &[Source<'a>]) -> Result<Selection<'a>
     let exclude = exclude.map_err(|source| CopyError::Exclude { source })?;
     let mut matches = Vec::new();
     for (planned, source) in op.sources.iter().zip(sources) {
-        match (planned, source) {
-            (op::CopySource::Path { path, .. }, Source::Tree(tree)) => {
-                let selector = Selector {
-                    tree: *tree,
-                    written: path,
-                    exclude: &exclude,
-                };
-                let found = if op.parents {
-                    selector.parents()
-                } else {
-                    selector.plain()
-                }?;
-                matches.extend(found);
-            }
-            (op::CopySource::Inline { name, content }, _) => {
-                matches.push(inline(name, content));
-            }
-            (
-                op::CopySource::Download { name, .. } | op::CopySource::Path { path: name, .. },
-                Source::File(file),
-            ) => {
-                matches.push(single(name, file));
-            }
-            (op::CopySource::Download { name, .. }, Source::Tree(tree)) => {
-                let selector = Selector {
-                    tree: *tree,
-                    written: name,
-                    exclude: &exclude,
-                };
-                matches.push(selector.one(name.as_bytes())?);
-            }
-            (op::CopySource::Path { .. } | op::CopySource::Download { .. }, Source::Inline) => {
-                return Err(CopyError::SourceCount {
-                    sources: 0,
-                    planned: 1,
-                });
-            }
+        let unpack = match planned {
+            op::CopySource::Path { .. } => op.unpack,
+            op::CopySource::Inline { .. } => false,
+            op::CopySource::Download { unpack, .. } => *unpack,
+        };
+        let mut found = select_one(op, planned, source, &exclude)?;
+        for found in &mut found {
+            found.unpack = unpack;
         }
+        matches.append(&mut found);
     }
     read_all(&mut matches)?;
     Ok(Selection { matches })
+}
+
+fn select_one<'a>(
+    op: &op::Copy,
+    planned: &op::CopySource,
+    source: &Source<'a>,
+    exclude: &Patterns,
+) -> Result<Vec<Match<'a>>, CopyError> {
+    let selector = |tree, written| Selector {
+        tree,
+        written,
+        exclude,
+    };
+    Ok(match (planned, source) {
+        (op::CopySource::Path { path, .. }, Source::Tree(tree)) if op.parents => {
+            selector(*tree, path).parents()?
+        }
+        (op::CopySource::Path { path, .. }, Source::Tree(tree)) => selector(*tree, path).plain()?,
+        (op::CopySource::Download { name, .. }, Source::Tree(tree)) => {
+            vec![selector(*tree, name).one(name.as_bytes())?]
+        }
+        (op::CopySource::Inline { name, content }, _) => vec![inline(name, content)],
+        (
+            op::CopySource::Download { name, .. } | op::CopySource::Path { path: name, .. },
+            Source::File(file),
+        ) => vec![single(name, file)],
+        (op::CopySource::Path { .. } | op::CopySource::Download { .. }, Source::Inline) => {
+            return Err(CopyError::SourceCount {
+                sources: 0,
+                planned: 1,
+            });
+        }
+    })
 }
 
 /// Rule H11.
@@ -161,6 +168,7 @@ fn single(name: &str, file: &super::GivenFile) -> Match<'static> {
         base_name: base_name(name.as_bytes()),
         shown: name.into(),
         directory: false,
+        unpack: false,
         picks: vec![Pick {
             rel: Vec::new(),
             node,
@@ -263,6 +271,7 @@ impl<'a> Selector<'a, '_> {
             base_name: base_name(path),
             shown: text(path),
             directory,
+            unpack: false,
             picks,
         })
     }
@@ -302,6 +311,7 @@ impl<'a> Selector<'a, '_> {
                 base_name,
                 shown,
                 directory: true,
+                unpack: false,
                 picks,
             });
         }

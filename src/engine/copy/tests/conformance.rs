@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use store::content::{Content, Item};
 use store::tree::Kind;
 
-use super::support::{Stack, Temp};
+use super::support::{Stack, Temp, assert_layer};
 use crate::engine::context::{ContextOptions, ContextTree, IgnoreFile};
 use crate::engine::copy::{
     ImageUsers, Limits, Means, Source, StageTree, Tree, plan_copy, plan_workdir, select,
@@ -303,8 +303,9 @@ fn plan(op: &op::Copy, tree: &dyn Tree, stage: &Stage) -> Result<Vec<Item>, Stri
     let planned = select(op, &sources)
         .and_then(|selection| plan_copy(op, &selection, &stage.stack.view, &users, means));
     planned
-        .map(|planned| planned.items)
-        .map_err(|error| error.to_string())
+        .inspect(|p| assert_layer(&p.items))
+        .map(|p| p.items)
+        .map_err(|e| e.to_string())
 }
 
 fn layer_items(blob: &[u8]) -> Vec<Item> {
