@@ -103,3 +103,22 @@ impl From<store::Error> for Failure {
         Self::of(kind, &error)
     }
 }
+
+impl From<&sandbox::Error> for Failure {
+    fn from(error: &sandbox::Error) -> Self {
+        use sandbox::Error as E;
+        let kind = match error {
+            E::CommandNotFound { .. }
+            | E::CommandNotExecutable { .. }
+            | E::ExecFormat { .. }
+            | E::InterpreterMissing { .. }
+            | E::Execute { .. }
+            | E::TargetIsRoot { .. } => FailureKind::Build,
+            E::Invalid { .. } => FailureKind::Usage,
+            _ => FailureKind::Environment,
+        };
+        let mut failure = Self::of(kind, error);
+        failure.hints.extend(error.remedy());
+        failure
+    }
+}

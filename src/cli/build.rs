@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use sandbox::inside::Inside;
 
 use super::parse::{self, usage};
 use crate::failure::Failure;
@@ -94,8 +95,8 @@ fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2).max(8)
 }
 
-pub(super) fn run(args: BuildArgs) -> Result<u8, Failure> {
-    engine::start(request(args)?)
+pub(super) fn run(args: BuildArgs, inside: Option<Inside>) -> Result<u8, Failure> {
+    engine::start(&request(args)?, inside)
 }
 
 fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {

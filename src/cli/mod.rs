@@ -4,9 +4,11 @@ mod build;
 mod parse;
 mod prune;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sandbox::inside::Inside;
 
 use crate::failure::{Failure, FailureKind};
 use crate::report;
@@ -25,10 +27,10 @@ enum Command {
     Prune(prune::PruneArgs),
 }
 
-/// Runs the command the process was started with.
-#[must_use]
-pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+/// Runs the command that `args` (program name first) ask for; `inside` when this process is the
+/// one in the user namespace.
+pub(crate) fn main(args: Vec<OsString>, inside: Option<Inside>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { FailureKind::Usage.exit_code() } else { 0 };
@@ -38,8 +40,8 @@ pub fn main() -> ExitCode {
         }
     };
     let result: Result<u8, Failure> = match cli.command {
-        Command::Build(args) => build::run(*args),
-        Command::Prune(args) => prune::run(&args),
+        Command::Build(args) => build::run(*args, inside),
+        Command::Prune(args) => prune::run(&args, inside),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -1,6 +1,7 @@
 //! `layercake prune`: frees what the store holds.
 
 use clap::Args;
+use sandbox::inside::Inside;
 
 use super::parse::usage;
 use crate::failure::Failure;
@@ -14,10 +15,10 @@ pub(super) struct PruneArgs {
     all: bool,
 }
 
-pub(super) fn run(args: &PruneArgs) -> Result<u8, Failure> {
+pub(super) fn run(args: &PruneArgs, inside: Option<Inside>) -> Result<u8, Failure> {
     if !args.all {
         let failure = usage("prune without --all is not implemented");
         return Err(failure.hint("layercake prune --all removes the whole store"));
     }
-    engine::prune_all(&config::store_root()?)
+    engine::prune_all(&config::store_root()?, inside.as_ref())
 }

@@ -8,7 +8,7 @@ use graph::facts::{Facts, Selection};
 use graph::lower::LowerError;
 use graph::solve::{Limits, Solved};
 use graph::{Cancel, Event, NodeId, Op, Plan};
-use oci::registry::Client;
+use super::shim::Client;
 use serde::{Deserialize, Serialize};
 use store::Store;
 use store::owner::Owners;
@@ -151,6 +151,7 @@ impl Build<'_> {
             },
             events: events.clone(),
             cancel: self.cancel.clone(),
+            warnings: std::sync::Mutex::default(),
             may_execute: inside || !runs,
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -245,16 +246,20 @@ fn contexts(
     let mut contexts = Contexts::new(cache);
     if let Some(path) = &request.context {
         let ignore = dockerfile::ignore_file(dockerfile, path)?;
-        contexts.add(graph::op::MAIN_CONTEXT, path, ignore)?;
+        contexts.add(graph::op::MAIN_CONTEXT, path, ignore).map_err(|e| context_failure(&e))?;
     }
     for (name, context) in &request.contexts {
         if let NamedContext::Directory(path) = context {
             // Rule G08: its own ignore file.
             let ignore = dockerfile::read_ignore(&path.join(".dockerignore"))?;
-            contexts.add(name, path, ignore)?;
+            contexts.add(name, path, ignore).map_err(|e| context_failure(&e))?;
         }
     }
     Ok(contexts)
+}
+
+fn context_failure(error: &dyn std::error::Error) -> Failure {
+    Failure::of(FailureKind::Usage, error)
 }
 
 fn secrets(request: &BuildRequest) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
@@ -282,6 +287,7 @@ fn lower_failure(dockerfile: &Dockerfile, errors: &[LowerError]) -> Failure {
         messages.push(error.message.clone());
         failure.hints.extend(error.help.clone());
         if let Some(lines) = error.lines {
+            let lines = (lines.first, lines.last);
             excerpts.push(report::excerpt(&source.name, &source.text, lines));
         }
     }

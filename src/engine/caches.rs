@@ -53,9 +53,14 @@ pub(super) fn lease(
         Some(number) => Some(input_tree(engine, op, &inputs[*number], source)?),
         None => None,
     };
+    // Of a local context only what was selected is in the tree.
+    let seed_path = match input.map(|number| &inputs[number]) {
+        Some(Output::Context(_)) => copying::MOUNTED,
+        _ => source,
+    };
     let root = directory(engine, id, seed.as_ref(), source, (*mode, *uid, *gid))?;
     let make = |path: &Path| match &seed {
-        Some(tree) => populate(engine, tree, source, path),
+        Some(tree) => populate(engine, tree, seed_path, path),
         None => make_empty(path, *mode, *uid, *gid).map_err(|e| io_failure(path, &e)),
     };
     let lease = match sharing {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ::dockerfile::{Diagnostic, Severity, Source};
 
+use super::context::IgnoreFile;
 use crate::failure::{Failure, FailureKind};
 use crate::report;
 use crate::request::{BuildRequest, DockerfileSource};
@@ -19,13 +20,6 @@ pub(crate) struct Dockerfile {
     pub(crate) source: Source,
     /// `None` for standard input.
     path: Option<PathBuf>,
-}
-
-/// An ignore file and the name people know it by.
-#[derive(Debug, Clone)]
-pub(crate) struct IgnoreFile {
-    pub(crate) name: String,
-    pub(crate) text: String,
 }
 
 /// Reads the Dockerfile. `given` is the text that the process outside already read from

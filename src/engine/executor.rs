@@ -1,6 +1,7 @@
 //! Answers the scheduler: what a node's key is, whether its result is known, and how to make it.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use graph::op::{self, MountKind, Op};
@@ -67,6 +68,8 @@ pub(crate) struct Engine {
     pub(crate) contexts: Contexts,
     pub(crate) run: RunSettings,
     pub(crate) events: Arc<dyn Fn(Event) + Send + Sync>,
+    pub(crate) cancel: Cancel,
+    pub(crate) warnings: Mutex<BTreeSet<String>>,
     /// False in the process outside when the plan has steps that run: then nothing is executed
     /// there, as all of it can be done inside at once.
     pub(crate) may_execute: bool,
@@ -90,14 +93,14 @@ pub(crate) struct Made {
 
 impl Engine {
     /// The result recorded under `key`, if all of its bytes are still there.
-    fn look_up(&self, key: &Key) -> Result<Option<Digest>, StepError> {
+    pub(super) fn look_up(&self, key: &Key) -> Result<Option<Digest>, StepError> {
         let Some(bytes) = self.layers.store.record(STEPS, &key.0)? else { return Ok(None) };
         let record: Option<StepRecord> = serde_json::from_slice(&bytes).ok();
         let layer = record.and_then(|r| r.layer.parse().ok());
         Ok(layer.filter(|layer| self.layers.is_available(layer)))
     }
 
-    fn put(&self, key: &Key, made: &Made, took_ms: u64) -> Result<(), StepError> {
+    pub(super) fn put(&self, key: &Key, made: &Made, took_ms: u64) -> Result<(), StepError> {
         let usage = made.usage.clone();
         let record = StepRecord { layer: made.layer.to_string(), took_ms, usage };
         let json = serde_json::to_vec(&record)
@@ -141,14 +144,14 @@ impl Engine {
         let mut key = KeyBuilder::new(&node.op);
         match &node.op {
             Op::Copy(copy) => {
-                if !copy.link {
+                if !super::copy::is_linked(copy) {
                     key.part(&base.digest());
                 }
-                for (number, input) in inputs.iter().enumerate().skip(1) {
+                for input in inputs.iter().skip(1) {
                     match input {
                         Output::Tree(tree) => key.part(&tree.digest()),
                         Output::Context(_) => {
-                            key.part(&copying::content_key(self, copy, number, inputs)?)
+                            key.part(&copying::selection_key(self, copy, inputs)?)
                         }
                     };
                 }
@@ -178,10 +181,7 @@ impl Engine {
             };
             match &inputs[input] {
                 Output::Tree(tree) => key.part(&tree.digest()),
-                Output::Context(name) => {
-                    let digest = self.contexts.digest_below(name, source)?;
-                    key.part(&digest)
-                }
+                Output::Context(name) => key.part(&copying::mount_key(self, name, source)?),
             };
         }
         Ok(())
@@ -200,13 +200,21 @@ impl Engine {
         }
         let mut key = KeyBuilder::new(&node.op);
         key.part(b"content");
-        if !copy.link {
+        if !super::copy::is_linked(copy) {
             key.part(&base.digest());
         }
-        for number in 1..inputs.len() {
-            key.part(&copying::content_key(self, copy, number, inputs)?);
-        }
+        key.part(&copying::selection_key(self, copy, inputs)?);
         Ok(Some(key.finish()))
+    }
+
+    pub(crate) fn cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+
+    /// Said once, at the end of the build.
+    pub(crate) fn warn(&self, text: &str) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.insert(text.to_owned());
     }
 
     pub(crate) fn note(&self, node: NodeId, text: impl Into<String>) {

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use oci::layer::{Compression, LayerSink, Workers, pack};
+use oci::layer::{
+    Compression, LayerSink, ReadOptions, Workers, decompress, pack, scan, unpack,
+};
 use serde::{Deserialize, Serialize};
 use store::content::{Content, Item};
 use store::digest::HashWriter;
@@ -208,11 +210,11 @@ impl Layers {
         let index = match self.store.index(diff_id) {
             Some(index) => index,
             None => {
-                let (index, actual) = oci::layer::scan(self.open_blob(diff_id)?)
-                    .map_err(|e| damaged(diff_id, &e))?;
-                check(diff_id, &actual)?;
-                self.store.put_index(diff_id, &index)?;
-                index
+                let tar = decompress(self.open_blob(diff_id)?).map_err(|e| damaged(diff_id, &e))?;
+                let scanned = scan(tar, ReadOptions::default()).map_err(|e| damaged(diff_id, &e))?;
+                check(diff_id, &scanned.diff_id)?;
+                self.store.put_index(diff_id, &scanned.index)?;
+                scanned.index
             }
         };
         let index = Arc::new(index);
@@ -238,11 +240,12 @@ impl Layers {
         }
         let draft = self.store.layer_draft()?;
         let writer = DirWriter::new(open_directory(&draft.files())?, owners);
-        let (index, actual) = oci::layer::unpack(self.open_blob(diff_id)?, writer)
-            .map_err(|e| damaged(diff_id, &e))?;
-        check(diff_id, &actual)?;
+        let tar = decompress(self.open_blob(diff_id)?).map_err(|e| damaged(diff_id, &e))?;
+        let unpacked =
+            unpack(tar, ReadOptions::default(), writer).map_err(|e| damaged(diff_id, &e))?;
+        check(diff_id, &unpacked.diff_id)?;
         if !self.store.has_index(diff_id) {
-            self.store.put_index(diff_id, &index)?;
+            self.store.put_index(diff_id, &unpacked.index)?;
         }
         Ok(self.store.commit_layer(&draft, diff_id)?)
     }
@@ -265,8 +268,8 @@ impl Layers {
             wanted.iter().filter(|l| self.store.layer_directory(l).is_none()).collect();
         if missing.len() > 1 {
             // Inflating is one thread per layer: several layers at once.
+            let queue = Mutex::new(missing.iter());
             std::thread::scope(|scope| {
-                let queue = Mutex::new(missing.iter());
                 for _ in 0..self.workers.count().min(missing.len()) {
                     scope.spawn(|| {
                         while let Some(layer) = { lock(&queue).next() } {

@@ -19,6 +19,7 @@ mod layers;
 mod mounts;
 mod resolve;
 mod run;
+mod shim;
 mod signals;
 mod start;
 mod time;

@@ -59,7 +59,7 @@ fn kind(
             let subpath = match &inputs[*input] {
                 Output::Tree(_) => PathBuf::from(source),
                 // The selected files are the tree.
-                Output::Context(_) => PathBuf::from(copying::context_subpath(source)),
+                Output::Context(_) => PathBuf::from(copying::MOUNTED),
             };
             let mut lowers = engine.layers.lowers(&tree)?;
             if lowers.is_empty() {

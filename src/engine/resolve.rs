@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use graph::config::ImageConfig;
 use graph::facts::{Facts, ImageFact, ImageNeed, Needs, Platform};
+use oci::image::{Document, ResolvedImage};
 use oci::layout::Layout;
 use oci::reference::Reference;
-use oci::registry::Client;
+use super::shim::Client;
 use serde::{Deserialize, Serialize};
 use store::record::RecordKind;
 use store::{Digest, Store};
@@ -70,7 +71,7 @@ pub(crate) struct Resolver<'a> {
 
 /// An image with the place its blobs come from.
 struct Found {
-    image: oci::image::ResolvedImage,
+    image: ResolvedImage,
     origin: Place,
 }
 
@@ -152,7 +153,7 @@ impl Resolver<'_> {
         reference: &Reference,
         platform: &Platform,
         pin: Option<&str>,
-    ) -> Result<Option<oci::image::ResolvedImage>, Failure> {
+    ) -> Result<Option<ResolvedImage>, Failure> {
         let store = &self.layers.store;
         let tag = || -> Result<Option<String>, Failure> {
             let bytes = store.record(TAGS, &tag_key(&reference.to_string()))?;
@@ -172,11 +173,14 @@ impl Resolver<'_> {
         if store.blob_size(&digest).is_none() {
             return Ok(None);
         }
-        let image = oci::image::ResolvedImage::from_manifest(&read(&digest)?, |d| {
-            read(d).map_err(|failure| std::io::Error::other(failure.message))
-        })
-        .map_err(|e| oci_failure(&e))?;
-        Ok(Some(image).filter(|i| i.matches(&oci_platform(platform))))
+        let manifest_bytes = read(&digest)?;
+        let document = Document::parse(&manifest_bytes, None).map_err(|e| oci_failure(&e))?;
+        let Document::Manifest(manifest) = document else { return Ok(None) };
+        let config_digest = manifest.config().digest().to_string();
+        let config_digest = config_digest.parse().map_err(|e| oci_failure(&e))?;
+        let image = ResolvedImage::new(manifest_bytes, &manifest, read(&config_digest)?)
+            .map_err(|e| oci_failure(&e))?;
+        Ok(Some(image).filter(|i| oci_platform(platform).rank(&i.platform).is_some()))
     }
 
     fn take_in(&self, key: &str, found: Found, images: &mut Images) -> Result<ImageFact, Failure> {
@@ -188,7 +192,7 @@ impl Resolver<'_> {
             let blob = LayerBlob {
                 digest: layer.digest.to_string(),
                 size: layer.size,
-                media_type: layer.media_type.clone(),
+                media_type: layer.media_type.to_string(),
             };
             let origin = BlobOrigin {
                 blob,
@@ -230,7 +234,7 @@ impl Origin for BlobOrigin {
             Place::Store => Ok(Box::new(self.store.open_blob(&self.digest)?)),
             Place::Layout(directory) => {
                 let layout = Layout::open(directory).map_err(|e| oci_failure(&e))?;
-                Ok(Box::new(layout.open_blob(&self.digest).map_err(|e| oci_failure(&e))?))
+                Ok(Box::new(layout.open_blob(&self.digest).map_err(|e| oci_failure(&e))?.0))
             }
             Place::Registry(reference) => {
                 let mut writer = self.store.blob_writer()?;
@@ -247,11 +251,8 @@ impl Origin for BlobOrigin {
 }
 
 pub(crate) fn oci_platform(platform: &Platform) -> oci::platform::Platform {
-    oci::platform::Platform {
-        os: platform.os.clone(),
-        architecture: platform.architecture.clone(),
-        variant: platform.variant.clone(),
-    }
+    let variant = platform.variant.as_deref().unwrap_or_default();
+    oci::platform::Platform::new(&platform.os, &platform.architecture, variant)
 }
 
 fn oci_failure(error: &dyn std::error::Error) -> Failure {

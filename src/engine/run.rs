@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use graph::op::{self, MountKind};
+use graph::op;
 use graph::{Cancel, Event, NodeId};
 use rustix::fs::{CWD, Mode, Timespec, Timestamps};
 use sandbox::spec as container;
@@ -17,7 +17,7 @@ use store::scan::{StepClock, scan};
 use store::tree::Entry;
 use store::view::View;
 
-use super::copy::users::{Identity, ImageUsers};
+use super::copy::{Identity, ImageUsers};
 use super::copying::TreeFiles;
 use super::executor::{Engine, Made, Output, StepError};
 use super::layers::Tree;

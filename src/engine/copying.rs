@@ -1,0 +1,191 @@
+//! `COPY`, `ADD` and `WORKDIR` as steps: brings [`super::copy`], which plans on data, together
+//! with contexts, trees and the store.
+
+use std::io;
+
+use graph::op::{self, CopySource};
+use graph::{KeyBuilder, Op};
+use store::Digest;
+use store::content::{Content, Reader};
+use store::view::{Found, View};
+
+use super::copy::{
+    AnonymousFiles, CopyError, ImageUsers, LayerFiles, Limits, Means, Planned, Selection, Source,
+    StageTree, plan_copy, plan_workdir, select,
+};
+use super::executor::{Engine, Made, Output, StepError};
+use super::layers::{Layers, Tree};
+use crate::failure::{Failure, FailureKind};
+
+/// Opens files of a tree's layers.
+pub(super) struct TreeFiles<'a> {
+    pub(super) layers: &'a Layers,
+    pub(super) tree: &'a Tree,
+}
+
+impl LayerFiles for TreeFiles<'_> {
+    fn content(&self, layer: usize, path: &[u8]) -> io::Result<Content> {
+        let diff_id = self.tree.layers.get(layer).ok_or(io::ErrorKind::NotFound)?;
+        self.layers.content(diff_id, path).map_err(|failure| io::Error::other(failure.message))
+    }
+}
+
+/// The bytes of a regular file found in the view of `tree`.
+pub(super) fn open(layers: &Layers, tree: &Tree, file: &Found<'_>) -> io::Result<Reader> {
+    TreeFiles { layers, tree }.content(file.layer, &file.entry.path)?.open()
+}
+
+impl From<CopyError> for StepError {
+    fn from(error: CopyError) -> Self {
+        Self::Failed(Failure::of(FailureKind::Build, &error))
+    }
+}
+
+/// A digest of what the sources of `op` select: the files as `COPY` sees them (rules K02-K05).
+pub(super) fn selection_key(
+    engine: &Engine,
+    op: &op::Copy,
+    inputs: &[Output],
+) -> Result<[u8; 32], StepError> {
+    with_selection(engine, op, inputs, |selection| Ok(selection.key()))
+}
+
+pub(super) fn copy(
+    engine: &Engine,
+    op: &op::Copy,
+    inputs: &[Output],
+) -> Result<Digest, StepError> {
+    let base = inputs[0].tree()?;
+    let view = if super::copy::is_linked(op) { View::default() } else { engine.layers.view(base)? };
+    let files = TreeFiles { layers: &engine.layers, tree: base };
+    let users = ImageUsers::new(&view, &files);
+    let temp = AnonymousFiles { directory: engine.layers.store.area("tmp")? };
+    let means = Means { temp: &temp, limits: Limits::default() };
+    with_selection(engine, op, inputs, |selection| {
+        let planned = plan_copy(op, selection, &view, &users, means)?;
+        add(engine, planned)
+    })
+}
+
+pub(super) fn workdir(
+    engine: &Engine,
+    op: &op::Workdir,
+    base: &Tree,
+) -> Result<Digest, StepError> {
+    let view = engine.layers.view(base)?;
+    let files = TreeFiles { layers: &engine.layers, tree: base };
+    add(engine, plan_workdir(op, &view, &ImageUsers::new(&view, &files))?)
+}
+
+fn add(engine: &Engine, planned: Planned) -> Result<Digest, StepError> {
+    for warning in planned.warnings {
+        engine.warn(&warning);
+    }
+    Ok(engine.layers.add_as_blob(planned.items)?)
+}
+
+/// Looks the sources of `op` up in its inputs and hands them to `use_selection`.
+fn with_selection<T>(
+    engine: &Engine,
+    op: &op::Copy,
+    inputs: &[Output],
+    use_selection: impl FnOnce(&Selection<'_>) -> Result<T, StepError>,
+) -> Result<T, StepError> {
+    let wanted = |number: usize| {
+        op.sources.iter().any(|s| matches!(s, CopySource::Path { input, .. } if *input == number))
+    };
+    let mut views = Vec::with_capacity(inputs.len());
+    for (number, input) in inputs.iter().enumerate() {
+        views.push(match input {
+            Output::Tree(tree) if wanted(number) => Some((engine.layers.view(tree)?, tree)),
+            _ => None,
+        });
+    }
+    let files: Vec<Option<TreeFiles<'_>>> = views
+        .iter()
+        .map(|v| v.as_ref().map(|(_, tree)| TreeFiles { layers: &engine.layers, tree }))
+        .collect();
+    let stages: Vec<Option<StageTree<'_>>> = views
+        .iter()
+        .zip(&files)
+        .map(|(view, files)| {
+            let (view, files) = (view.as_ref()?, files.as_ref()?);
+            Some(stage_tree(&view.0, files))
+        })
+        .collect();
+    let mut sources = Vec::with_capacity(op.sources.len());
+    for source in &op.sources {
+        sources.push(match source {
+            CopySource::Inline { .. } => Source::Inline,
+            CopySource::Download { name, .. } => {
+                let message = format!("ADD of a download ({name}) is not implemented yet");
+                return Err(Failure::new(FailureKind::Usage, message).into());
+            }
+            CopySource::Path { input, .. } => match (&inputs[*input], &stages[*input]) {
+                (Output::Context(name), _) => Source::Tree(engine.contexts.tree(name).map_err(|e| Failure::of(FailureKind::Usage, &e))?),
+                (Output::Tree(_), Some(stage)) => Source::Tree(stage),
+                (Output::Tree(_), None) => {
+                    return Err(Failure::new(FailureKind::Internal, "no view of a source").into());
+                }
+            },
+        });
+    }
+    use_selection(&select(op, &sources)?)
+}
+
+fn stage_tree<'a>(view: &'a View, files: &'a TreeFiles<'a>) -> StageTree<'a> {
+    StageTree::new("the stage or image", view, files)
+}
+
+/// Where [`context_tree`] puts what was selected.
+pub(super) const MOUNTED: &str = "mounted";
+
+/// A `COPY` of one path of a context to a fixed place in an empty tree.
+fn mount_copy(source: &str, epoch: i64) -> op::Copy {
+    op::Copy {
+        sources: vec![CopySource::Path { input: 1, path: source.to_owned() }],
+        destination: format!("/{MOUNTED}"),
+        chown: None,
+        chmod: None,
+        link: false,
+        parents: false,
+        exclude: Vec::new(),
+        unpack: false,
+        keep_owner: false,
+        epoch,
+    }
+}
+
+fn mount_inputs(name: &str) -> [Output; 2] {
+    [Output::Tree(Tree::default()), Output::Context(name.into())]
+}
+
+/// A digest of what a mount of `source` of the local context `name` shows (rule K09).
+pub(super) fn mount_key(
+    engine: &Engine,
+    name: &str,
+    source: &str,
+) -> Result<[u8; 32], StepError> {
+    selection_key(engine, &mount_copy(source, 0), &mount_inputs(name))
+}
+
+/// The files of a local context below `source`, made into a layer as `COPY` would.
+pub(super) fn context_tree(
+    engine: &Engine,
+    name: &str,
+    source: &str,
+    epoch: i64,
+) -> Result<Tree, StepError> {
+    let copy_op = mount_copy(source, epoch);
+    let inputs = mount_inputs(name);
+    let selected = selection_key(engine, &copy_op, &inputs)?;
+    let mut key = KeyBuilder::new(&Op::Copy(copy_op.clone()));
+    let key = key.part(b"mount").part(&selected).finish();
+    if let Some(layer) = engine.look_up(&key)? {
+        return Ok(Tree::new(vec![layer]));
+    }
+    let layer = copy(engine, &copy_op, &inputs)?;
+    engine.put(&key, &Made { layer, usage: None }, 0)?;
+    Ok(Tree::new(vec![layer]))
+}
+

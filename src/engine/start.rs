@@ -1,0 +1,97 @@
+//! Starting a build outside and, when that is not enough, once more inside.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use graph::Cancel;
+use rustix::fs::{MemfdFlags, Mode, memfd_create};
+use sandbox::inside::{Inside, Launcher};
+use store::Store;
+use store::owner::Owners;
+use tokio::runtime::{Builder, Runtime};
+
+use super::build::{Attempt, Build, Handoff};
+use super::{export, signals};
+use crate::failure::{Failure, FailureKind};
+use crate::request::BuildRequest;
+
+/// Builds; returns the exit code.
+pub(crate) fn start(request: &BuildRequest, inside: Option<Inside>) -> Result<u8, Failure> {
+    // Modes of files that are made must not depend on who builds.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let handoff = match &inside {
+        Some(inside) => receive(inside)?,
+        None => Handoff::default(),
+    };
+    let runtime = runtime()?;
+    let cancel = Cancel::default();
+    let stopped = signals::listen(&runtime, &cancel)?;
+    let build = Build {
+        request,
+        runtime: runtime.handle().clone(),
+        cancel,
+        owners: inside.as_ref().map(|_| Owners::Inode),
+        handoff,
+    };
+    let result = build.run();
+    // Threads that still wait for something must not hold the end up.
+    runtime.shutdown_background();
+    let result = result.map_err(|failure| match stopped.kind() {
+        Some(kind) => Failure::new(kind, "the build was canceled"),
+        None => failure,
+    });
+    match result? {
+        Attempt::Done(exported) => export::announce(request, &exported).map(|()| 0),
+        Attempt::NeedsInside(_) if inside.is_some() => {
+            Err(Failure::new(FailureKind::Internal, "inside, and still asking to be inside"))
+        }
+        Attempt::NeedsInside(handoff) => enter(&handoff),
+    }
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.map_err(|e| Failure::new(FailureKind::Environment, format!("start threads: {e}")))
+}
+
+/// Runs the same command line again, inside.
+fn enter(handoff: &Handoff) -> Result<u8, Failure> {
+    let launcher = Launcher::new(std::env::args_os().skip(1)).fd(send(handoff)?);
+    let code = launcher.run().map_err(|e| Failure::from(&e))?;
+    Ok(u8::try_from(code).unwrap_or(FailureKind::Internal.exit_code()))
+}
+
+fn handoff_failure(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Internal, format!("hand the build over: {error}"))
+}
+
+fn send(handoff: &Handoff) -> Result<OwnedFd, Failure> {
+    let fd = memfd_create("layercake-handoff", MemfdFlags::CLOEXEC).map_err(handoff_failure)?;
+    let mut file = File::from(fd);
+    let json = serde_json::to_vec(handoff).map_err(handoff_failure)?;
+    file.write_all(&json).map_err(handoff_failure)?;
+    file.rewind().map_err(handoff_failure)?;
+    Ok(file.into())
+}
+
+fn receive(inside: &Inside) -> Result<Handoff, Failure> {
+    let fd = inside.fds.first().ok_or_else(|| handoff_failure("nothing arrived"))?;
+    let mut file = File::from(fd.try_clone().map_err(handoff_failure)?);
+    let mut json = Vec::new();
+    file.read_to_end(&mut json).map_err(handoff_failure)?;
+    serde_json::from_slice(&json).map_err(handoff_failure)
+}
+
+/// Removes the store at `root`, whoever owns the files in it.
+pub(crate) fn prune_all(root: &Path, inside: Option<&Inside>) -> Result<u8, Failure> {
+    if inside.is_none() && root.exists() {
+        // A user who cannot have a namespace has no files of other owners either.
+        if let Ok(code) = Launcher::new(std::env::args_os().skip(1)).run() {
+            return Ok(u8::try_from(code).unwrap_or(FailureKind::Internal.exit_code()));
+        }
+    }
+    Store::remove(root)?;
+    Ok(0)
+}

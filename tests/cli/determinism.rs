@@ -1,0 +1,81 @@
+//! Same input, same bytes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime};
+
+use crate::support::{Env, can_run};
+
+const DOCKERFILE: &str = "FROM busybox AS a\nRUN mkdir /d && echo 1 > /d/b && echo 2 > /d/a && ln /d/a /d/c\n\
+    FROM busybox\nWORKDIR /app\nCOPY . .\nCOPY --from=a /d /d\nRUN cp -r /app /copy && env > /env\n";
+
+/// A context with the same content, made in this order, its files of this age.
+fn fill(env: &Env, names: &[&str], age: Duration) {
+    env.dockerfile(DOCKERFILE);
+    for name in names {
+        env.write(&format!("src/{name}"), name);
+        let path = env.context().join("src").join(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    }
+    fs::set_permissions(env.context().join("src"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn order_and_age_of_files_store_and_clock_do_not_show() {
+    if !can_run() {
+        return;
+    }
+    let (one, two) = (Env::new(), Env::new());
+    fill(&one, &["a", "b", "c"], Duration::from_secs(5));
+    fill(&two, &["c", "a", "b"], Duration::from_secs(50_000));
+    let first = one.build(&[]).success().digest();
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(two.build(&["--jobs", "1"]).success().digest(), first);
+}
+
+#[test]
+fn a_warm_store_gives_the_bytes_of_a_cold_one() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    fill(&env, &["a"], Duration::ZERO);
+    let cold = env.build(&[]).success().digest();
+    assert_eq!(env.build(&[]).success().digest(), cold);
+    assert_eq!(env.build(&["--no-cache"]).success().digest(), cold);
+}
+
+#[test]
+fn times_of_the_step_become_the_epoch_and_others_are_kept() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM busybox\nRUN echo x > /new && touch -d '2001-02-03 04:05:06' /old\n\
+         RUN stat -c %Y /new > /seen\n",
+    );
+    env.build(&[]).success();
+    let image = env.image();
+    assert_eq!(image.file("new").mtime, 315_619_200);
+    assert_eq!(image.file("old").mtime, 981_173_106);
+    assert_eq!(image.text("seen"), "315619200\n");
+}
+
+#[test]
+fn e01_source_date_epoch_is_everywhere_when_it_is_given() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.write("f", "1");
+    env.dockerfile("FROM busybox\nCOPY f /f\nRUN echo $SOURCE_DATE_EPOCH > /e\n");
+    env.build(&["--build-arg", "SOURCE_DATE_EPOCH=1000000000"]).success();
+    let image = env.image();
+    assert_eq!(image.text("e"), "1000000000\n");
+    assert_eq!((image.file("e").mtime, image.file("f").mtime), (1_000_000_000, 1_000_000_000));
+    assert_eq!(image.config["created"], "2001-09-09T01:46:40Z");
+    assert!(!image.config["config"]["Env"].to_string().contains("SOURCE_DATE_EPOCH"));
+}

@@ -1,0 +1,15 @@
+//! End-to-end tests: the program itself, real namespaces, one module per topic.
+//!
+//! They need a static busybox as the only program of their images, and what the machine must
+//! allow for a user to run steps; what is missing is printed, and with `LAYERCAKE_REQUIRE=run` in
+//! the environment it is a failure. `LAYERCAKE_BIN` names another program to test.
+
+mod cache;
+mod determinism;
+mod errors;
+mod image;
+mod kill;
+mod parallel;
+mod stages;
+mod steps;
+mod support;
