@@ -1,10 +1,26 @@
 //! What this machine allows, each with a remedy. Everything is tried, not guessed from versions
 //! and settings: a security module may refuse what a setting allows.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
-use crate::error::Error;
-use crate::{idmap, inside};
+use rustix::fs::{AtFlags, CWD, FileType, Mode};
+use rustix::mount::MountAttrFlags;
+
+use crate::child::{Failure, Program};
+use crate::error::{Error, Step};
+use crate::inside::{Inside, Isolation, Launcher};
+use crate::plan::{Command, Op, stage_paths};
+use crate::stage::Stage;
+use crate::sys::{self, CStringArray};
+use crate::{filesystem, idmap, seccomp};
+
+/// The first argument of the process that [`probe`] starts inside.
+pub const ARGUMENT: &str = "__layercake-probe";
+
+/// As many ids as images use: those of a 16-bit id space, less the overflow id.
+const IDS_USUAL: u32 = 65_535;
 
 /// One thing that steps need or could use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,41 +36,308 @@ pub struct Probe {
     pub remedy: Option<String>,
 }
 
-/// Tries everything from outside (process A). The list is in the order in which a step needs the
-/// things; what a failure makes impossible is left out.
+/// What is tried inside: the name, whether it is required, how.
+type Trial = (
+    &'static str,
+    bool,
+    fn(&Inside, &Path) -> Result<String, Trouble>,
+);
+
+/// In the order in which a step needs it.
+const INSIDE: [Trial; 6] = [
+    ("id range", false, id_range),
+    ("mounts", true, mounts),
+    ("overlay", true, overlay),
+    ("/proc", true, proc),
+    ("network namespace", false, network_namespace),
+    ("seccomp", true, seccomp_filter),
+];
+
+/// Why something does not work, and what helps.
+struct Trouble {
+    detail: String,
+    remedy: String,
+}
+
+impl Trouble {
+    fn new(detail: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            detail: detail.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    fn of(error: &Error, remedy: &str) -> Self {
+        Self::new(
+            chain(error),
+            error.remedy().unwrap_or_else(|| remedy.to_owned()),
+        )
+    }
+}
+
+/// Tries everything, with `directory` (of the store) for what depends on the file system. What a
+/// failure makes impossible to try is left out.
 ///
-/// The calling program must call [`inside::enter`] first in `main` and, when
-/// [`inside::Inside::args`] is [`ARGUMENT`] alone, return the exit code of [`run_inside`].
-pub fn probe() -> Vec<Probe> {
-    let _ = Path::new("/");
+/// The calling program must call [`crate::inside::enter`] first in `main` and, when the first of
+/// [`Inside::args`] is [`ARGUMENT`], exit with what [`run_inside`] returns.
+pub fn probe(directory: &Path) -> Vec<Probe> {
     let mut probes = Vec::new();
     if !rustix::process::geteuid().is_root() {
-        probes.push(subordinate_ids());
+        probes.push(required("subordinate ids", subordinate_ids()));
     }
-    let _ = inside::ARGUMENT;
+    match launch(directory) {
+        Ok(found) => {
+            probes.push(required("enter namespaces", Ok("works".to_owned())));
+            probes.extend(found);
+        }
+        Err(error) => {
+            let trouble = Trouble::of(&error, "see the error");
+            probes.push(required("enter namespaces", Err(trouble)));
+        }
+    }
+    probes.push(as_probe("cgroup delegation", false, cgroup_delegation()));
     probes
 }
 
-fn subordinate_ids() -> Probe {
-    let result = idmap::available();
+fn required(name: &'static str, result: Result<String, Trouble>) -> Probe {
+    as_probe(name, true, result)
+}
+
+fn as_probe(name: &'static str, required: bool, result: Result<String, Trouble>) -> Probe {
     let ok = result.is_ok();
     let (detail, remedy) = match result {
-        Ok((uids, gids)) => (format!("{uids} user ids, {gids} group ids"), None),
-        Err(error) => (text(&error), error.remedy()),
+        Ok(detail) => (detail, None),
+        Err(Trouble { detail, remedy }) => (detail, Some(remedy)),
     };
     Probe {
-        name: "subordinate ids",
+        name,
         ok,
-        required: true,
+        required,
         detail,
         remedy,
     }
 }
 
-fn text(error: &Error) -> String {
-    use std::error::Error as _;
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+/// Starts [`run_inside`] and reads what it found from a pipe.
+fn launch(directory: &Path) -> Result<Vec<Probe>, Error> {
+    let (mut reader, writer) = std::io::pipe().map_err(|error| Step::Pipe.error(error))?;
+    let running = Launcher::new([ARGUMENT.as_ref(), directory.as_os_str()])
+        .fd(writer)
+        .spawn()?;
+    let mut text = String::new();
+    let read = reader.read_to_string(&mut text);
+    running.wait()?;
+    read.map_err(|error| Step::Pipe.error(error))?;
+    Ok(text
+        .lines()
+        .zip(INSIDE)
+        .filter_map(|(line, trial)| parse(line, trial))
+        .collect())
+}
+
+/// Separates the fields of a line; no detail or remedy has it.
+const SEPARATOR: char = '\u{1f}';
+
+fn parse(line: &str, (name, required, _): Trial) -> Option<Probe> {
+    let (detail, remedy) = line.split_once(SEPARATOR)?;
+    let remedy = (!remedy.is_empty()).then(|| remedy.to_owned());
+    Some(Probe {
+        name,
+        ok: remedy.is_none(),
+        required,
+        detail: detail.to_owned(),
+        remedy,
+    })
+}
+
+/// The inner half of [`probe`]; returns the exit code.
+pub fn run_inside(inside: &Inside) -> u8 {
+    let Some(writer) = inside.fds.first().and_then(|fd| fd.try_clone().ok()) else {
+        return 1;
+    };
+    let directory = inside.args.get(1).map(PathBuf::from).unwrap_or_default();
+    let mut writer = File::from(writer);
+    for (_, _, attempt) in INSIDE {
+        let (detail, remedy) = match attempt(inside, &directory) {
+            Ok(detail) => (detail, String::new()),
+            Err(Trouble { detail, remedy }) => (detail, remedy),
+        };
+        let one_line = |text: String| text.replace(['\n', SEPARATOR], " ");
+        let line = format!("{}{SEPARATOR}{}\n", one_line(detail), one_line(remedy));
+        if writer.write_all(line.as_bytes()).is_err() {
+            return 1;
+        }
     }
+    0
+}
+
+fn subordinate_ids() -> Result<String, Trouble> {
+    let (uids, gids) = idmap::available().map_err(|error| Trouble::of(&error, ""))?;
+    Ok(format!(
+        "{uids} user ids and {gids} group ids with the own ones"
+    ))
+}
+
+fn id_range(inside: &Inside, _: &Path) -> Result<String, Trouble> {
+    let (uids, gids) = (inside.uids, inside.gids);
+    let detail = format!("{uids} user ids and {gids} group ids can be used in images");
+    if inside.isolation == Isolation::Root || uids.min(gids) >= IDS_USUAL {
+        Ok(detail)
+    } else {
+        let remedy = "give the user 65536 subordinate ids in /etc/subuid and /etc/subgid";
+        Err(Trouble::new(detail, remedy))
+    }
+}
+
+fn mounts(_: &Inside, _: &Path) -> Result<String, Trouble> {
+    let remedy = "a container around this one, or a security module, refuses mounts";
+    Stage::get().map_err(|error| Trouble::of(&error, remedy))?;
+    Ok("device nodes, /sys and tmpfs can be mounted".to_owned())
+}
+
+/// Mounts an overlay in `directory` and checks that removals are recorded.
+fn overlay(_: &Inside, directory: &Path) -> Result<String, Trouble> {
+    let remedy = "keep the store on a local file system such as ext4, xfs or btrfs, \
+                  with Linux 5.11 or later";
+    let name = format!(".layercake-probe-{}-{}", std::process::id(), unique());
+    let scratch = directory.join(name);
+    let result = try_overlay(&scratch).map_err(|detail| Trouble::new(detail, remedy));
+    // Nothing to be done if it cannot be removed; the name says what it is.
+    let _ = std::fs::remove_dir_all(&scratch);
+    result
+}
+
+fn unique() -> u128 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos())
+}
+
+fn try_overlay(scratch: &Path) -> Result<String, String> {
+    let io = |error: std::io::Error| format!("{}: {error}", scratch.display());
+    let kernel = |errno: rustix::io::Errno| format!("change the overlay: {errno}");
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| scratch.join(name));
+    std::fs::create_dir_all(lower.join("directory")).map_err(io)?;
+    std::fs::write(lower.join("file"), "").map_err(io)?;
+    for path in [&upper, &work] {
+        std::fs::create_dir(path).map_err(io)?;
+    }
+    let layers = Some((upper.as_path(), work.as_path()));
+    let merged = filesystem::overlay(&[&lower], layers, MountAttrFlags::empty())
+        .map_err(|error| chain(&error))?;
+    rustix::fs::unlinkat(&merged, "file", AtFlags::empty()).map_err(kernel)?;
+    rustix::fs::unlinkat(&merged, "directory", AtFlags::REMOVEDIR).map_err(kernel)?;
+    rustix::fs::mkdirat(&merged, "directory", Mode::from_raw_mode(0o755)).map_err(kernel)?;
+    drop(merged);
+    let stat =
+        rustix::fs::statat(CWD, upper.join("file"), AtFlags::SYMLINK_NOFOLLOW).map_err(kernel)?;
+    let is_whiteout =
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
+    let mut value = [0_u8; 8];
+    let opaque = rustix::fs::lgetxattr(upper.join("directory"), "user.overlay.opaque", &mut value);
+    if !is_whiteout || opaque != Ok(1) {
+        return Err("removals are not recorded as whiteouts".to_owned());
+    }
+    Ok(format!(
+        "works in {}",
+        scratch.parent().unwrap_or(scratch).display()
+    ))
+}
+
+fn proc(_: &Inside, _: &Path) -> Result<String, Trouble> {
+    let target = stage_paths::ROOT.to_owned();
+    attempt(
+        vec![Op::NewMount {
+            filesystem: c"proc",
+            target,
+        }],
+        libc::CLONE_NEWPID,
+    )?;
+    Ok("a new one can be mounted".to_owned())
+}
+
+fn network_namespace(_: &Inside, _: &Path) -> Result<String, Trouble> {
+    attempt(vec![Op::LoopbackUp], libc::CLONE_NEWNET)?;
+    Ok("RUN --network=none works".to_owned())
+}
+
+fn seccomp_filter(_: &Inside, _: &Path) -> Result<String, Trouble> {
+    attempt(
+        vec![Op::Seccomp {
+            filter: seccomp::filter(),
+        }],
+        0,
+    )?;
+    Ok("filters can be installed".to_owned())
+}
+
+/// Carries operations out in a child as those of a step.
+fn attempt(operations: Vec<Op<'_>>, namespaces: libc::c_int) -> Result<(), Trouble> {
+    let remedy = "a container around this one, or a security module, refuses it";
+    let stage = Stage::get().map_err(|error| Trouble::of(&error, remedy))?;
+    let mut all = vec![Op::MountNamespace {
+        stage: stage.namespace(),
+    }];
+    all.extend(operations);
+    // Without a file to execute the child ends after the last operation.
+    let none = || CStringArray::new(Vec::new());
+    let command = Command {
+        candidates: Vec::new(),
+        argv: none(),
+        envp: none(),
+    };
+    let program = Program::new(all, command);
+    let child = sys::spawn(&program, namespaces)
+        .map_err(|error| Trouble::of(&Step::Clone.error(error), remedy))?;
+    let waited = sys::wait4(child.pid);
+    match program.failure() {
+        Some(Failure::Operation(operation, errno)) => {
+            Err(Trouble::of(&operation.step().error(errno), remedy))
+        }
+        _ => waited
+            .map(drop)
+            .map_err(|error| Trouble::new(error.to_string(), remedy)),
+    }
+}
+
+/// Whether this process may make cgroups below its own in the version 2 tree.
+fn cgroup_delegation() -> Result<String, Trouble> {
+    let remedy = "start it with systemd-run --user --scope -p Delegate=yes; \
+                  without it only time and file size limits apply";
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
+        return Err(Trouble::new("no cgroup version 2", remedy));
+    };
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    let root = roots
+        .into_iter()
+        .find(|root| Path::new(root).join("cgroup.controllers").exists());
+    let Some(directory) = root.map(|root| Path::new(root).join(path)) else {
+        return Err(Trouble::new("cgroup version 2 is not mounted", remedy));
+    };
+    let controllers = std::fs::read_to_string(directory.join("cgroup.controllers"));
+    let controllers = controllers.unwrap_or_default();
+    let is_writable = rustix::fs::access(&directory, rustix::fs::Access::WRITE_OK).is_ok();
+    let has_memory = controllers.split_whitespace().any(|name| name == "memory");
+    let detail = format!(
+        "{}: controllers {}",
+        directory.display(),
+        controllers.trim()
+    );
+    if is_writable && has_memory {
+        Ok(detail)
+    } else {
+        Err(Trouble::new(detail, remedy))
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
