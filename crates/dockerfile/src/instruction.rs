@@ -294,9 +294,10 @@ pub struct HealthcheckCommand {
     pub retries: i64,
 }
 
-/// The trigger's own text (heredoc bodies included, rule P26) and what it parses to.
+/// The trigger's own text (heredoc bodies included, rule P26) and what it parses to with the
+/// escape character of this file; `None` when it is wrong, which only its children find out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Onbuild {
     pub text: String,
-    pub trigger: Box<Instruction>,
+    pub trigger: Option<Box<Instruction>>,
 }

@@ -140,7 +140,10 @@ fn print(file: &File) -> String {
 fn print_instruction(out: &mut String, instruction: &Instruction) {
     writeln!(out, "{}", instruction.text).expect("a string");
     let kind = match &instruction.kind {
-        InstructionKind::Onbuild(onbuild) => &onbuild.trigger.kind,
+        InstructionKind::Onbuild(onbuild) => match &onbuild.trigger {
+            Some(trigger) => &trigger.kind,
+            None => &instruction.kind,
+        },
         kind => kind,
     };
     let heredocs: Vec<&Heredoc> = match kind {
@@ -193,7 +196,11 @@ fn instruction_without_places(instruction: &Instruction) -> String {
             format!(
                 "{:?} {}",
                 onbuild.text.trim_end(),
-                instruction_without_places(&onbuild.trigger)
+                onbuild
+                    .trigger
+                    .as_deref()
+                    .map(instruction_without_places)
+                    .unwrap_or_default()
             )
         }
         kind => format!("{kind:?}"),

@@ -11,9 +11,40 @@ pub(super) struct Context<'a> {
     /// The comment block above.
     pub(super) comments: &'a [String],
     pub(super) diagnostics: &'a mut Vec<Diagnostic>,
+    /// An error that the reference finds while it splits the line, before it looks at what the
+    /// instruction is: it also refuses such a trigger.
+    pub(super) is_malformed: bool,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(super) fn new(
+        line: &'a LogicalLine,
+        keyword: &'a str,
+        escape: char,
+        comments: &'a [String],
+        diagnostics: &'a mut Vec<Diagnostic>,
+    ) -> Self {
+        Self {
+            line,
+            keyword,
+            escape,
+            comments,
+            diagnostics,
+            is_malformed: false,
+        }
+    }
+
+    /// As [`Self::error_at`], for what the line's grammar does not allow.
+    pub(super) fn malformed_at(
+        &mut self,
+        word: &Word,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
+        self.is_malformed = true;
+        self.error_at(word, message, help);
+    }
+
     /// A problem of the whole instruction.
     pub(super) fn error(&mut self, message: impl Into<String>, help: Option<String>) {
         let end = self.line.text.trim_end().len();

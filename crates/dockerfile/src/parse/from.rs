@@ -19,13 +19,14 @@ impl Parser<'_> {
         comments: Vec<String>,
     ) {
         self.unknown_run = 0;
-        let mut context = Context {
+        let escape = self.file.directives.escape;
+        let mut context = Context::new(
             line,
-            keyword: command.keyword,
-            escape: self.file.directives.escape,
-            comments: &comments,
-            diagnostics: &mut self.diagnostics,
-        };
+            command.keyword,
+            escape,
+            &comments,
+            &mut self.diagnostics,
+        );
         let flags = flags::parse(&mut context, &command.flags, FROM);
         let words = fields(command);
         // After an error the stage stays, so that what follows still has one.

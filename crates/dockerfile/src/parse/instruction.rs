@@ -86,7 +86,7 @@ fn not_strings(context: &mut Context<'_>, text: &str, at: usize) {
         end: at + text.len(),
     };
     let message = "when using JSON array syntax, arrays must be comprised of strings only";
-    context.error_at(
+    context.malformed_at(
         &word,
         message,
         Some("put every element in double quotes".to_owned()),
@@ -253,7 +253,7 @@ fn key_values(
     if !first.text.contains('=') {
         let Some((key, value)) = command.arguments.split_once(is_separator) else {
             let help = format!("write {keyword} {}=<value>", first.text);
-            context.error_at(
+            context.malformed_at(
                 first,
                 format!("{keyword} must have two arguments"),
                 Some(help),
@@ -280,7 +280,7 @@ fn key_values(
                 let message = format!(
                     "Syntax error - can't find = in {shown}. Must be of the form: name=value"
                 );
-                context.error_at(
+                context.malformed_at(
                     word,
                     message,
                     Some(missing_equals_help(keyword, &word.text)),

@@ -19,7 +19,7 @@ mod split;
 use std::collections::HashMap;
 
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::instruction::{Directives, File, Heredoc, Instruction, Place};
+use crate::instruction::{Directives, File, Heredoc, Instruction, InstructionKind, Place};
 use crate::lines::{Line, Lines, LogicalLine, MAX_LINE_BYTES};
 use crate::source::{LineRange, Source, Span};
 use context::Context;
@@ -343,13 +343,14 @@ impl<'a> Parser<'a> {
         comments: Vec<String>,
         heredocs: Vec<Heredoc>,
     ) {
-        let mut context = Context {
+        let escape = self.file.directives.escape;
+        let mut context = Context::new(
             line,
-            keyword: command.keyword,
-            escape: self.file.directives.escape,
-            comments: &comments,
-            diagnostics: &mut self.diagnostics,
-        };
+            command.keyword,
+            escape,
+            &comments,
+            &mut self.diagnostics,
+        );
         let before = context.diagnostics.len();
         let kind = instruction::parse(&mut context, command, heredocs);
         let known = kind.is_some() || self.diagnostics.len() > before;
@@ -358,8 +359,20 @@ impl<'a> Parser<'a> {
             return;
         }
         self.unknown_run = 0;
-        let Some(kind) = kind else { return };
-        let is_arg = matches!(kind, crate::instruction::InstructionKind::Arg(_));
+        if let Some(kind) = kind {
+            self.add(kind, line, command, comments);
+        }
+    }
+
+    /// Puts an instruction where it belongs.
+    fn add(
+        &mut self,
+        kind: InstructionKind,
+        line: &LogicalLine,
+        command: &split::Command<'_>,
+        comments: Vec<String>,
+    ) {
+        let is_arg = matches!(kind, InstructionKind::Arg(_));
         let instruction = Instruction {
             kind,
             keyword: command.keyword.to_owned(),

@@ -2,8 +2,9 @@
 
 use super::context::Context;
 use super::json::{self, Array};
-use super::split::{self, Command, Word};
-use super::{Parser, flags, instruction, skipped_checks};
+use super::split::{self, Command};
+use super::{Parser, flags, instruction};
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::instruction::{Heredoc, Instruction, InstructionKind, Onbuild, Place};
 use crate::lines::LogicalLine;
 
@@ -36,125 +37,109 @@ impl Parser<'_> {
         let escape = self.file.directives.escape;
         let text = trigger_text(line, &heredocs);
         let before = self.diagnostics.len();
-        {
-            let diagnostics = &mut self.diagnostics;
-            let mut context = Context {
-                line,
-                keyword: command.keyword,
-                escape,
-                comments: &comments,
-                diagnostics,
-            };
-            flags::parse(&mut context, &command.flags, &[]);
-            if command.arguments.is_empty() {
-                let help = Some("write ONBUILD <instruction>".to_owned());
-                context.error("ONBUILD requires at least one argument", help);
-            }
+        let mut context = Context::new(
+            line,
+            command.keyword,
+            escape,
+            &comments,
+            &mut self.diagnostics,
+        );
+        flags::parse(&mut context, &command.flags, &[]);
+        if command.arguments.is_empty() {
+            let help = Some("write ONBUILD <instruction>".to_owned());
+            context.error("ONBUILD requires at least one argument", help);
         }
         if self.diagnostics.len() > before {
             return;
         }
         let tail = line.tail(command.arguments_start);
         let inner = split::command(command.arguments, escape);
-        let kind = self.trigger_kind(&tail, &inner, heredocs, line);
-        let Some(kind) = kind else { return };
-        let trigger = Instruction {
-            kind,
-            keyword: inner.keyword.to_owned(),
-            text: command.arguments.to_owned(),
-            description: None,
-            comments: Vec::new(),
-            skip_checks: Vec::new(),
-            lines: line.lines,
-            span: tail.span,
-        };
-        let instruction = Instruction {
-            kind: InstructionKind::Onbuild(Onbuild {
-                text,
-                trigger: Box::new(trigger),
-            }),
-            keyword: command.keyword.to_owned(),
-            text: line.text.trim().to_owned(),
-            description: (!comments.is_empty()).then(|| comments.join("\n")),
-            skip_checks: skipped_checks(&comments),
-            comments,
-            lines: line.lines,
-            span: line.span,
-        };
-        match self.file.stages.last_mut() {
-            Some(stage) => stage.instructions.push(instruction),
-            None => self.before_from(line, command),
+        if let Some(message) = refused(inner.keyword) {
+            self.error(keyword_place(&tail, &inner), message, None);
+            return;
         }
+        let trigger = self.trigger_kind(&tail, &inner, heredocs).map(|kind| {
+            Box::new(Instruction {
+                kind,
+                keyword: inner.keyword.to_owned(),
+                text: command.arguments.to_owned(),
+                description: None,
+                comments: Vec::new(),
+                skip_checks: Vec::new(),
+                lines: line.lines,
+                span: tail.span,
+            })
+        });
+        self.add(
+            InstructionKind::Onbuild(Onbuild { text, trigger }),
+            line,
+            command,
+            comments,
+        );
     }
 
+    /// What the trigger will be. The reference only splits its line here and finds the rest when a
+    /// child is built, so the rest is a warning.
     fn trigger_kind(
         &mut self,
         tail: &LogicalLine,
         inner: &Command<'_>,
         heredocs: Vec<Heredoc>,
-        line: &LogicalLine,
     ) -> Option<InstructionKind> {
-        let keyword = inner.keyword.to_uppercase();
-        let refused = match keyword.as_str() {
-            "ONBUILD" => Some("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
-            "FROM" | "MAINTAINER" => Some(format!("{keyword} isn't allowed as an ONBUILD trigger")),
-            _ => None,
-        };
+        let mut found = Vec::new();
         let escape = self.file.directives.escape;
-        let before = self.diagnostics.len();
-        let diagnostics = &mut self.diagnostics;
-        let mut context = Context {
-            line: tail,
-            keyword: inner.keyword,
-            escape,
-            comments: &[],
-            diagnostics,
-        };
-        if let Some(message) = refused {
-            let (start, end) = (inner.start, inner.start + inner.keyword.len());
-            context.error_at(
-                &Word {
-                    text: keyword,
-                    start,
-                    end,
-                },
-                message,
-                None,
-            );
-            return None;
-        }
+        let mut context = Context::new(tail, inner.keyword, escape, &[], &mut found);
         let kind = instruction::parse(&mut context, inner, heredocs);
-        if kind.is_none() && self.diagnostics.len() == before {
-            let span = tail.source_span(inner.start, inner.start + inner.keyword.len());
-            let help = super::hint::known_instruction(inner.keyword);
-            let place = Place {
-                lines: line.lines,
+        let is_malformed = context.is_malformed;
+        if kind.is_none() && found.is_empty() {
+            let Place { lines, span } = keyword_place(tail, inner);
+            found.push(Diagnostic {
+                severity: Severity::Error,
+                rule: None,
+                message: format!("unknown instruction: {}", inner.keyword),
+                help: Some(super::hint::known_instruction(inner.keyword)),
+                lines,
                 span,
-            };
-            self.error(
-                place,
-                format!("unknown instruction: {}", inner.keyword),
-                Some(help),
-            );
+            });
         }
-        kind
+        let good = !found
+            .iter()
+            .any(|diagnostic| diagnostic.severity == Severity::Error);
+        for mut diagnostic in found {
+            if !is_malformed && diagnostic.severity == Severity::Error {
+                diagnostic.severity = Severity::Warning;
+                diagnostic.message = format!(
+                    "builds on top of this image will fail: {}",
+                    diagnostic.message
+                );
+            }
+            self.diagnostics.push(diagnostic);
+        }
+        kind.filter(|_| good)
     }
 
     /// `FROM`, `ONBUILD` or `MAINTAINER` in the text of a trigger.
     pub(super) fn refused_trigger(&mut self, line: &LogicalLine, command: &Command<'_>) {
-        let span = line.source_span(command.start, command.start + command.keyword.len());
-        let message = format!(
-            "{} isn't allowed as an ONBUILD trigger",
-            command.keyword.to_uppercase()
-        );
-        self.error(
-            Place {
-                lines: line.lines,
-                span,
-            },
-            message,
-            None,
-        );
+        let message = refused(command.keyword).unwrap_or_default();
+        self.error(keyword_place(line, command), message, None);
+    }
+}
+
+/// Why an instruction can be no trigger.
+fn refused(keyword: &str) -> Option<String> {
+    let keyword = keyword.to_uppercase();
+    match keyword.as_str() {
+        "ONBUILD" => Some("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned()),
+        "FROM" | "MAINTAINER" => Some(format!("{keyword} isn't allowed as an ONBUILD trigger")),
+        _ => None,
+    }
+}
+
+fn keyword_place(line: &LogicalLine, command: &Command<'_>) -> Place {
+    let span = line.source_span(command.start, command.start + command.keyword.len());
+    Place {
+        lines: line.lines,
+        span,
     }
 }
 
