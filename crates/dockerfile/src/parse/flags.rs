@@ -133,8 +133,9 @@ fn unknown_help(keyword: &str, name: &str, known: Known) -> String {
         );
     }
     let names: Vec<String> = known.iter().map(|flag| format!("--{}", flag.0)).collect();
-    format!(
-        "{keyword} knows {}; flags of the command itself go after the first word",
-        names.join(", ")
-    )
+    let names = names.join(", ");
+    if keyword == "RUN" {
+        return format!("RUN knows {names}; flags of the command itself go after its first word");
+    }
+    format!("{keyword} knows {names}")
 }

@@ -1,4 +1,8 @@
 //! The parser: text in, [`File`] and diagnostics out (rules P01-P32, H01-H06).
+//!
+//! It refuses what BuildKit refuses before it evaluates anything, and one thing more: options of
+//! `RUN --mount` that can never be right are errors here, where BuildKit notices them only in the
+//! stages it builds. Flags that BuildKit splits off and forgets (`ARG --x`) are warnings.
 
 mod context;
 mod csv;
