@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::statcache::Identity;
 use crate::engine::copy::{LinkId, Node, NodeKind, Xattrs};
 
 /// As long as Linux lets a value, and all names together, be (xattr(7)).
@@ -25,14 +26,21 @@ pub(super) struct Disk {
 
 pub(super) struct Found {
     pub node: Node,
-    /// It looks like an empty file, but it cannot be opened.
-    pub socket: bool,
+    pub seen: Option<Seen>,
+}
+
+/// What a [`Node`] that is a file does not tell.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Seen {
+    File(Identity),
+    /// It looks like an empty file, but it cannot be opened (rule C13).
+    Socket,
 }
 
 pub(super) struct Child {
     pub name: Vec<u8>,
     pub node: Node,
-    pub socket: bool,
+    pub seen: Option<Seen>,
 }
 
 impl Disk {
@@ -91,7 +99,7 @@ impl Disk {
         let mut children = Vec::with_capacity(names.len());
         for name in names {
             match describe(&directory, &name) {
-                Ok(Found { node, socket }) => children.push(Child { name, node, socket }),
+                Ok(Found { node, seen }) => children.push(Child { name, node, seen }),
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -107,12 +115,6 @@ impl Disk {
             return Err(io::Error::other("no longer a regular file"));
         }
         Ok((file.into(), stat))
-    }
-
-    /// Without opening the file.
-    pub(super) fn stat(&self, path: &[u8]) -> io::Result<Stat> {
-        let file = self.open_at(path, OFlags::PATH | OFlags::NOFOLLOW)?;
-        Ok(rustix::fs::fstat(&file)?)
     }
 
     fn open_at(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -175,7 +177,11 @@ fn describe(directory: &OwnedFd, name: &[u8]) -> Result<Found, Errno> {
     };
     Ok(Found {
         node,
-        socket: file_type == FileType::Socket,
+        seen: match file_type {
+            FileType::RegularFile => Some(Seen::File(Identity::of(&stat))),
+            FileType::Socket => Some(Seen::Socket),
+            _ => None,
+        },
     })
 }
 

@@ -1,11 +1,11 @@
 //! Hashes of many files, two at a time, remembered from one build to the next.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::disk::{Disk, xattrs};
+use super::disk::{Disk, Seen, xattrs};
 use super::statcache::{Identity, StatCache};
 use crate::engine::copy::FileFacts;
 
@@ -20,7 +20,7 @@ const BUFFER: usize = 128 << 10;
 pub(super) fn read_files(
     disk: &Disk,
     cache: &StatCache,
-    sockets: &HashSet<Vec<u8>>,
+    seen: &HashMap<Vec<u8>, Seen>,
     files: &[&[u8]],
 ) -> Result<Vec<FileFacts>, (Vec<u8>, io::Error)> {
     let next = AtomicUsize::new(0);
@@ -32,13 +32,10 @@ pub(super) fn read_files(
             let Some(path) = files.get(at) else {
                 return done;
             };
-            let facts = if sockets.contains(*path) {
-                Ok(FileFacts {
-                    hash: *blake3::hash(b"").as_bytes(),
-                    xattrs: Vec::new(),
-                })
-            } else {
-                read_file(disk, cache, path, &mut buffer)
+            let facts = match seen.get(*path) {
+                Some(Seen::Socket) => Ok(empty()),
+                Some(Seen::File(identity)) if let Some(known) = cache.get(identity) => Ok(known),
+                _ => read_file(disk, cache, path, &mut buffer),
             };
             let failed = facts.is_err();
             done.push((at, facts));
@@ -71,15 +68,19 @@ pub(super) fn read_files(
     Ok(facts)
 }
 
+fn empty() -> FileFacts {
+    FileFacts {
+        hash: *blake3::hash(b"").as_bytes(),
+        xattrs: Vec::new(),
+    }
+}
+
 fn read_file(
     disk: &Disk,
     cache: &StatCache,
     path: &[u8],
     buffer: &mut [u8],
 ) -> io::Result<FileFacts> {
-    if let Some(known) = cache.get(&Identity::of(&disk.stat(path)?)) {
-        return Ok(known);
-    }
     let (mut file, before) = disk.open_file(path)?;
     let mut hasher = blake3::Hasher::new();
     loop {

@@ -12,14 +12,14 @@ mod statcache;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use store::content::Content;
 
-use self::disk::Disk;
+use self::disk::{Disk, Seen};
 use self::ignore::Ignore;
 use self::statcache::StatCache;
 use crate::engine::copy::{FileFacts, IgnoreRule, Node, Tree, TreeError};
@@ -62,8 +62,8 @@ pub struct ContextTree {
     disk: Disk,
     ignore: Option<Ignore>,
     hashes: StatCache,
-    /// Seen so far; they have no content to open.
-    sockets: Mutex<HashSet<Vec<u8>>>,
+    /// Files found so far.
+    seen: Mutex<HashMap<Vec<u8>, Seen>>,
 }
 
 impl ContextTree {
@@ -92,7 +92,7 @@ impl ContextTree {
             disk,
             ignore,
             hashes,
-            sockets: Mutex::default(),
+            seen: Mutex::default(),
         })
     }
 
@@ -103,6 +103,10 @@ impl ContextTree {
     /// What writing fails with; the build can go on without.
     pub fn save(&self) -> io::Result<()> {
         self.hashes.save()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, action: &'static str, path: &[u8], source: io::Error) -> TreeError {
@@ -131,7 +135,7 @@ impl ContextTree {
 
     fn has_visible_child(&self, path: &[u8]) -> Result<bool, TreeError> {
         for (name, node) in self.list(path)? {
-            if self.is_visible(&[path, b"/", &name].concat(), &node)? {
+            if self.is_visible(&join(path, &name), &node)? {
                 return Ok(true);
             }
         }
@@ -151,11 +155,16 @@ impl ContextTree {
             .disk
             .list(path, wanted)
             .map_err(|e| self.failed("list", path, e))?;
-        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen();
         let mut children = Vec::with_capacity(found.len());
-        for disk::Child { name, node, socket } in found {
-            if socket {
-                sockets.insert(join(path, &name));
+        for disk::Child {
+            name,
+            node,
+            seen: what,
+        } in found
+        {
+            if let Some(what) = what {
+                seen.insert(join(path, &name), what);
             }
             children.push((name, node));
         }
@@ -179,15 +188,14 @@ impl Tree for ContextTree {
             .disk
             .node(path)
             .map_err(|e| self.failed("stat", path, e))?;
-        let Some(disk::Found { node, socket }) = found else {
+        let Some(disk::Found { node, seen }) = found else {
             return Ok(None);
         };
         if !self.is_visible(path, &node)? {
             return Ok(None);
         }
-        if socket {
-            let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-            sockets.insert(path.to_vec());
+        if let Some(seen) = seen {
+            self.seen().insert(path.to_vec(), seen);
         }
         Ok(Some(node))
     }
@@ -203,18 +211,12 @@ impl Tree for ContextTree {
     }
 
     fn read(&self, files: &[&[u8]]) -> Result<Vec<FileFacts>, TreeError> {
-        let sockets = self
-            .sockets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        hash::read_files(&self.disk, &self.hashes, &sockets, files)
+        hash::read_files(&self.disk, &self.hashes, &self.seen(), files)
             .map_err(|(path, source)| self.failed("read", &path, source))
     }
 
     fn content(&self, path: &[u8]) -> Result<Content, TreeError> {
-        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        if sockets.contains(path) {
+        if let Some(Seen::Socket) = self.seen().get(path) {
             return Ok(Content::Bytes(Arc::from(&[][..])));
         }
         Ok(Content::Beneath {

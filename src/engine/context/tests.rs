@@ -300,3 +300,24 @@ fn contexts_by_name() {
         Err(ContextError::Open { .. })
     ));
 }
+
+#[test]
+fn c28_names_are_bytes() {
+    use std::os::unix::ffi::OsStrExt;
+    let directory = tempfile::tempdir().unwrap();
+    let name = b"n\xff\n \xc3\xa9";
+    fs::write(
+        directory.path().join(std::ffi::OsStr::from_bytes(name)),
+        "x",
+    )
+    .unwrap();
+    let tree = open(directory.path(), "*.md");
+    let children = tree.children(b"").unwrap();
+    assert_eq!(children.len(), 1);
+    assert_eq!(children[0].0, name);
+    assert_eq!(
+        tree.read(&[name]).unwrap()[0].hash,
+        *blake3::hash(b"x").as_bytes()
+    );
+    assert!(tree.content(name).unwrap().open().is_ok());
+}

@@ -334,3 +334,53 @@ fn d22_decompression_is_bounded() {
         CopyError::Archive { .. }
     ));
 }
+
+/// A tar with the file `f`, made by the usual tools.
+fn recorded(name: &str) -> Vec<u8> {
+    std::fs::read(format!(
+        "{}/testdata/archives/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap()
+}
+
+#[test]
+fn d01_xz_and_zstd() {
+    for name in ["one.tar.xz", "one.tar.zst"] {
+        let planned = add("x /o", &[("x", &recorded(name))], "").unwrap();
+        assert_eq!(
+            show(&planned.items),
+            ["o/ 755 0:0 @9", "o/f 640 1:2 @3 = text\n"],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn damaged_archives_are_copied_or_refused() {
+    let plain = tar("d/ 750; d/f 640 1:2 @3 = text; l -> d; h => d/f");
+    let archives = [
+        recorded("one.tar.xz"),
+        recorded("one.tar.zst"),
+        gzip(&plain),
+        bzip2(&plain),
+        plain,
+    ];
+    let mut outcomes = [0, 0];
+    for archive in archives {
+        let step = archive.len() / 200 + 1;
+        for at in (0..archive.len()).step_by(step) {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut damaged = archive.clone();
+                damaged[at] ^= flip;
+                damaged.truncate(archive.len() - at % 3);
+                match add("x /o", &[("x", &damaged)], "") {
+                    Ok(_) => outcomes[0] += 1,
+                    Err(CopyError::Archive { .. }) => outcomes[1] += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 100), "{outcomes:?}");
+}
