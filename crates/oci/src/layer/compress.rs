@@ -25,7 +25,10 @@ pub enum Compression {
 /// layers of a few megabytes wait for one core.
 pub(super) const PIECE: usize = 1 << 20;
 
-/// Fixed: the level is part of a blob's identity.
+/// Fixed, as it decides the bytes. zlib-rs, for one core, on 100 MB of a Debian /usr/lib:
+/// level 1 makes 332 MB/s and 0.429 of the size, 2 makes 178 and 0.353, 3 makes 148 and 0.339,
+/// 6 (gzip's default) makes 95 and 0.328. What 1 saves in time, every push and pull pays again;
+/// beyond 3 a twentieth of the size costs half of the speed.
 const GZIP_LEVEL: u32 = 3;
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;

@@ -1,6 +1,6 @@
 //! Many entries at once: helper threads read and hash small files ahead, in order.
 
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
@@ -8,7 +8,7 @@ use store::content::{Item, Reader};
 use store::tree::{ContentHash, Entry, Index, Kind};
 
 use super::header::{encode, padding};
-use super::write::{LayerWriter, changed, content_error, open, read};
+use super::write::{LayerWriter, changed, content_error, open};
 use crate::error::LayerError;
 
 /// Two readers keep two cores and one disk busy; the third thread is the caller's, which hashes
@@ -141,9 +141,23 @@ fn read_small(
 ) -> Result<ContentHash, LayerError> {
     let start = tar.len();
     let end = start + usize::try_from(size).unwrap_or(usize::MAX);
-    // One byte more, to see the end of the file without another buffer.
+    // One byte more, to see the end of the file without another buffer; and as a regular file
+    // gives less than was asked for only at its end, without another call.
     tar.resize(end + 1, 0);
-    let n = read(reader, &mut tar[start..]).map_err(content_error(entry))?;
+    let mut n = 0;
+    while start + n <= end {
+        let asked = end + 1 - start - n;
+        match reader.read(&mut tar[start + n..]) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(content_error(entry)(e)),
+            Ok(read) => {
+                n += read;
+                if read < asked {
+                    break;
+                }
+            }
+        }
+    }
     if n as u64 != size {
         return Err(changed(entry, size, n as u64));
     }

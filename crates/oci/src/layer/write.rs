@@ -112,7 +112,7 @@ pub(super) fn open(entry: &Entry, content: &Content) -> Result<(u64, Reader), La
 }
 
 /// Fills `buffer` as far as the reader goes.
-pub(super) fn read(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+fn read(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match reader.read(&mut buffer[filled..]) {

@@ -1,5 +1,7 @@
 //! One request, sent until it is answered: tokens, waiting, the meaning of status codes.
 
+use std::error::Error as _;
+use std::io;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -90,10 +92,7 @@ impl Client {
             let asked = match build().send().await {
                 Ok(response) if last || !is_temporary(response.status()) => return Ok(response),
                 Ok(response) => retry_after(response.headers()),
-                // A host that does not exist or is refused on principle will not come back.
-                Err(error)
-                    if last || error.is_dns() || error.is_redirect() || error.is_builder() =>
-                {
+                Err(error) if last || !is_worth_another_try(&error, attempt) => {
                     return Err(RegistryError::network(host, error));
                 }
                 Err(_) => None,
@@ -178,6 +177,29 @@ impl Client {
 
 fn is_temporary(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// A host that does not exist, or is refused on principle, will not come back; one that does not
+/// answer at all seldom does.
+fn is_worth_another_try(error: &reqwest::Error, attempt: u32) -> bool {
+    const CONNECTS: u32 = 3;
+    let is_final = error.is_dns() || error.is_redirect() || error.is_builder() || is_tls(error);
+    !is_final && (attempt < CONNECTS || !error.is_connect())
+}
+
+/// True when the two sides disagreed on TLS, which covers certificates.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut next = error.source();
+    while let Some(source) = next {
+        let inner = source
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        if source.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        next = source.source();
+    }
+    false
 }
 
 /// Seconds; the other form of the header, a date, is not worth a calendar.

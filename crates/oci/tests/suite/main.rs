@@ -2,6 +2,7 @@
 
 extern crate layercake_oci as oci;
 
+mod archives;
 mod hostile;
 mod images;
 mod layers;
