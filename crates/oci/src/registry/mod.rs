@@ -11,7 +11,7 @@ mod tls;
 mod transport;
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use reqwest::redirect::{Attempt, Policy};
@@ -53,7 +53,9 @@ impl Default for Options {
 /// tokio runtime with I/O and time.
 #[derive(Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    /// Made when the first request is sent: reading the certificates of a system takes
+    /// milliseconds, and most builds ask no registry.
+    http: OnceLock<reqwest::Client>,
     options: Options,
     /// Anonymous tokens by [`repository::Repository::key`].
     tokens: Mutex<HashMap<String, String>>,
@@ -61,29 +63,34 @@ pub struct Client {
 }
 
 impl Client {
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let downloads = Semaphore::new(options.downloads.max(1));
+        Self {
+            http: OnceLock::new(),
+            options,
+            tokens: Mutex::new(HashMap::new()),
+            downloads,
+        }
+    }
+
     /// Certificates are those of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` are obeyed), or
     /// Mozilla's where the system has none; proxies are taken from the environment.
-    ///
-    /// # Errors
-    /// [`RegistryError::Setup`].
-    pub fn new(options: Options) -> Result<Self, RegistryError> {
+    fn http(&self) -> Result<&reqwest::Client, RegistryError> {
+        if let Some(ready) = self.http.get() {
+            return Ok(ready);
+        }
         let http = reqwest::Client::builder()
             .user_agent(concat!("layercake/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(options.connect_timeout)
-            .read_timeout(options.read_timeout)
+            .connect_timeout(self.options.connect_timeout)
+            .read_timeout(self.options.read_timeout)
             .redirect(Policy::custom(redirect))
             .referer(false)
             .dns_resolver(dns::Resolver::default())
             .tls_backend_preconfigured(tls::config()?)
             .build()
             .map_err(|e| RegistryError::Setup(Box::new(e)))?;
-        let downloads = Semaphore::new(options.downloads.max(1));
-        Ok(Self {
-            http,
-            options,
-            tokens: Mutex::new(HashMap::new()),
-            downloads,
-        })
+        Ok(self.http.get_or_init(|| http))
     }
 }
 

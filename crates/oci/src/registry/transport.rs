@@ -56,7 +56,9 @@ impl Client {
         let mut refused = false;
         loop {
             let response = self
-                .retry(&repository.host, || self.build(repository, request))
+                .retry(&repository.host, |http| {
+                    self.build(http, repository, request)
+                })
                 .await?;
             if response.status() != StatusCode::UNAUTHORIZED || refused {
                 return check(&repository.host, response).await;
@@ -67,8 +69,13 @@ impl Client {
         }
     }
 
-    fn build(&self, repository: &Repository, request: &Request) -> RequestBuilder {
-        let mut builder = self.http.request(request.method.clone(), &request.url);
+    fn build(
+        &self,
+        http: &reqwest::Client,
+        repository: &Repository,
+        request: &Request,
+    ) -> RequestBuilder {
+        let mut builder = http.request(request.method.clone(), &request.url);
         builder = builder.header(ACCEPT, [&ACCEPTED.join(", "), "*/*;q=0.1"].join(", "));
         if request.from > 0 {
             builder = builder.header(RANGE, format!("bytes={}-", request.from));
@@ -84,12 +91,13 @@ impl Client {
     async fn retry(
         &self,
         host: &str,
-        build: impl Fn() -> RequestBuilder,
+        build: impl Fn(&reqwest::Client) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
+        let http = self.http()?;
         let mut attempt = 1;
         loop {
             let last = attempt >= self.options.attempts;
-            let asked = match build().send().await {
+            let asked = match build(http).send().await {
                 Ok(response) if last || !is_temporary(response.status()) => return Ok(response),
                 Ok(response) => retry_after(response.headers()),
                 Err(error) if last || !is_worth_another_try(&error, attempt) => {
@@ -152,7 +160,7 @@ impl Client {
         }
         let scope = scope.unwrap_or_else(|| repository.scope());
         url.query_pairs_mut().append_pair("scope", &scope);
-        let response = self.retry(host, || self.http.get(url.clone())).await?;
+        let response = self.retry(host, |http| http.get(url.clone())).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
             let scheme = "token server".to_owned();
             return Err(RegistryError::Credentials {

@@ -46,7 +46,7 @@ fn client() -> Client {
         wait_max: millisecond,
         ..Options::default()
     };
-    Client::new(options).expect("client")
+    Client::new(options)
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -376,8 +376,7 @@ fn downloads_at_the_same_time_are_bounded() {
     let client = Client::new(Options {
         downloads: 2,
         ..Options::default()
-    })
-    .expect("client");
+    });
     let client = Arc::new(client);
     run(async {
         let mut tasks = Vec::new();
