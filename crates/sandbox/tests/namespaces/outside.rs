@@ -175,7 +175,7 @@ fn sleep_in_a_step(marker: &str) -> ExitCode {
     let mut fixture = Fixture::new(&[
         "sh",
         "-c",
-        "echo started; setsid sleep 600 & sleep 600",
+        "echo started; setsid sleep 600 & sleep 600; true",
         marker,
     ]);
     fixture.spec.timeout = None;
@@ -192,14 +192,25 @@ fn marker(name: &str) -> String {
     format!("marker-{name}-{}", std::process::id())
 }
 
-fn start_outer(args: &[&str]) -> Child {
+/// A process that is killed when its test fails.
+struct Outer(Child);
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start_outer(args: &[&str]) -> Outer {
     let mut command = Command::new("/proc/self/exe");
-    command
+    let child = command
         .arg(OUTER)
         .args(args)
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap()
+        .unwrap();
+    Outer(child)
 }
 
 fn wait_for_line(child: &mut Child, expected: &str) {
@@ -210,7 +221,7 @@ fn wait_for_line(child: &mut Child, expected: &str) {
     assert_eq!(line.trim_end(), expected);
 }
 
-/// The processes with the marker in their arguments, in the order of their start.
+/// The processes with the marker in their arguments.
 fn marked(marker: &str) -> Vec<Pid> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -228,8 +239,18 @@ fn marked(marker: &str) -> Vec<Pid> {
             found.push(pid);
         }
     }
-    found.sort_unstable_by_key(|pid: &Pid| pid.as_raw_pid());
     found
+}
+
+/// The one marked process that `parent` started.
+fn child_of(parent: Pid, processes: &[Pid]) -> Pid {
+    let parent = format!("PPid:\t{}", parent.as_raw_pid());
+    let is_child = |pid: &&Pid| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid()));
+        // One that was just forked may be gone again.
+        status.is_ok_and(|status| status.lines().any(|line| line == parent))
+    };
+    *processes.iter().find(is_child).unwrap()
 }
 
 fn assert_none_left(marker: &str) {
@@ -240,36 +261,51 @@ fn assert_none_left(marker: &str) {
     }
 }
 
-/// Starts an outer process that runs a step, and returns it with the marked processes: the outer
-/// one, the waiter, process 1, and those of the step.
-fn start_sleeper(name: &str) -> (Child, String, Vec<Pid>) {
+/// The processes of one outer process that runs a step.
+struct Sleeper {
+    outer: Outer,
+    marker: String,
+    waiter: Pid,
+    process_1: Pid,
+}
+
+fn start_sleeper(name: &str) -> Sleeper {
     let marker = marker(name);
     let mut outer = start_outer(&["sleep", &marker]);
-    wait_for_line(&mut outer, "started");
+    wait_for_line(&mut outer.0, "started");
     let processes = marked(&marker);
+    // Those of the fields and the step's own.
     assert!(processes.len() >= 4, "{processes:?}");
-    (outer, marker, processes)
+    let pid = Pid::from_raw(outer.0.id().cast_signed()).unwrap();
+    let waiter = child_of(pid, &processes);
+    let process_1 = child_of(waiter, &processes);
+    Sleeper {
+        outer,
+        marker,
+        waiter,
+        process_1,
+    }
 }
 
 fn kill_of_the_launcher_ends_everything() {
-    let (mut outer, marker, _) = start_sleeper("launcher");
-    outer.kill().unwrap();
-    outer.wait().unwrap();
-    assert_none_left(&marker);
+    let mut sleeper = start_sleeper("launcher");
+    sleeper.outer.0.kill().unwrap();
+    sleeper.outer.0.wait().unwrap();
+    assert_none_left(&sleeper.marker);
 }
 
 fn kill_of_the_waiter_ends_everything() {
-    let (mut outer, marker, processes) = start_sleeper("waiter");
-    kill_process(processes[1], Signal::KILL).unwrap();
-    assert_eq!(outer.wait().unwrap().code(), Some(128 + 9));
-    assert_none_left(&marker);
+    let mut sleeper = start_sleeper("waiter");
+    kill_process(sleeper.waiter, Signal::KILL).unwrap();
+    assert_eq!(sleeper.outer.0.wait().unwrap().code(), Some(128 + 9));
+    assert_none_left(&sleeper.marker);
 }
 
 fn kill_of_process_1_ends_everything() {
-    let (mut outer, marker, processes) = start_sleeper("process-1");
-    kill_process(processes[2], Signal::KILL).unwrap();
-    assert_eq!(outer.wait().unwrap().code(), Some(128 + 9));
-    assert_none_left(&marker);
+    let mut sleeper = start_sleeper("process-1");
+    kill_process(sleeper.process_1, Signal::KILL).unwrap();
+    assert_eq!(sleeper.outer.0.wait().unwrap().code(), Some(128 + 9));
+    assert_none_left(&sleeper.marker);
 }
 
 fn drop_of_running_ends_everything() {
@@ -296,8 +332,8 @@ fn kill_at_any_moment() {
         let marker = marker("moment");
         let mut outer = start_outer(&["sleep", &marker]);
         std::thread::sleep(delay);
-        outer.kill().unwrap();
-        outer.wait().unwrap();
+        outer.0.kill().unwrap();
+        outer.0.wait().unwrap();
         assert_none_left(&marker);
     }
 }
@@ -322,11 +358,11 @@ fn wait_for_signal() -> ExitCode {
 fn signals_are_forwarded() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let mut outer = start_outer(&["signal"]);
-        wait_for_line(&mut outer, "ready");
-        let pid = Pid::from_raw(outer.id().cast_signed()).unwrap();
+        wait_for_line(&mut outer.0, "ready");
+        let pid = Pid::from_raw(outer.0.id().cast_signed()).unwrap();
         // Until it waits, the outer process takes signals as any other.
         let blocked = || {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", outer.id())).unwrap();
+            let status = std::fs::read_to_string(format!("/proc/{}/status", outer.0.id())).unwrap();
             let line = status
                 .lines()
                 .find_map(|line| line.strip_prefix("SigBlk:\t"))
@@ -337,7 +373,7 @@ fn signals_are_forwarded() {
             std::thread::yield_now();
         }
         kill_process(pid, signal).unwrap();
-        assert_eq!(outer.wait().unwrap().code(), Some(40 + signal.as_raw()));
+        assert_eq!(outer.0.wait().unwrap().code(), Some(40 + signal.as_raw()));
     }
 }
 
