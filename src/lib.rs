@@ -17,6 +17,7 @@ use failure::{Failure, FailureKind};
 /// The program: to be called first thing in `main`, while the process has one thread.
 #[must_use]
 pub fn main() -> ExitCode {
+    report::exit_on_panic(FailureKind::Internal.exit_code());
     match sandbox::inside::enter(std::env::args_os()) {
         Ok(None) => cli::main(std::env::args_os().collect(), None),
         Ok(Some(mut inside)) => {

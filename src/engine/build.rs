@@ -8,7 +8,7 @@ use graph::facts::{Facts, Selection};
 use graph::lower::LowerError;
 use graph::solve::{Limits, Solved};
 use graph::{Cancel, Event, NodeId, Op, Plan};
-use super::shim::Client;
+use oci::registry::Client;
 use serde::{Deserialize, Serialize};
 use store::Store;
 use store::owner::Owners;
@@ -111,7 +111,7 @@ impl Build<'_> {
             layers,
             contexts: &self.request.contexts,
             runtime: self.runtime.clone(),
-            client: Arc::new(Client::new()),
+            client: Arc::new(Client::new(oci::registry::Options::default())),
             pins: self.handoff.pins.clone(),
         };
         let mut facts = Facts::default();

@@ -10,8 +10,8 @@ use store::content::{Content, Reader};
 use store::view::{Found, View};
 
 use super::copy::{
-    AnonymousFiles, CopyError, ImageUsers, LayerFiles, Limits, Means, Planned, Selection, Source,
-    StageTree, plan_copy, plan_workdir, select,
+    AnonymousFiles, CopyError, ImageUsers, LayerFiles, Means, Planned, Selection, Source, StageTree,
+    archive_limits, plan_copy, plan_workdir, select,
 };
 use super::executor::{Engine, Made, Output, StepError};
 use super::layers::{Layers, Tree};
@@ -37,7 +37,9 @@ pub(super) fn open(layers: &Layers, tree: &Tree, file: &Found<'_>) -> io::Result
 
 impl From<CopyError> for StepError {
     fn from(error: CopyError) -> Self {
-        Self::Failed(Failure::of(FailureKind::Build, &error))
+        let mut failure = Failure::of(FailureKind::Build, &error);
+        failure.hints = error.hints();
+        Self::Failed(failure)
     }
 }
 
@@ -60,7 +62,7 @@ pub(super) fn copy(
     let files = TreeFiles { layers: &engine.layers, tree: base };
     let users = ImageUsers::new(&view, &files);
     let temp = AnonymousFiles { directory: engine.layers.store.area("tmp")? };
-    let means = Means { temp: &temp, limits: Limits::default() };
+    let means = Means { temp: &temp, limits: archive_limits() };
     with_selection(engine, op, inputs, |selection| {
         let planned = plan_copy(op, selection, &view, &users, means)?;
         add(engine, planned)

@@ -19,7 +19,6 @@ mod layers;
 mod mounts;
 mod resolve;
 mod run;
-mod shim;
 mod signals;
 mod start;
 mod time;

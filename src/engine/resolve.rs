@@ -11,7 +11,7 @@ use graph::facts::{Facts, ImageFact, ImageNeed, Needs, Platform};
 use oci::image::{Document, ResolvedImage};
 use oci::layout::Layout;
 use oci::reference::Reference;
-use super::shim::Client;
+use oci::registry::Client;
 use serde::{Deserialize, Serialize};
 use store::record::RecordKind;
 use store::{Digest, Store};
@@ -94,11 +94,23 @@ impl Resolver<'_> {
         images: &mut Images,
     ) -> Result<(), (Failure, (u32, u32))> {
         for (key, need) in &needs.images {
+            if self.is_empty_image(need) {
+                images.trees.insert(key.clone(), Tree::default());
+                let fact = ImageFact { config: ImageConfig::default(), layers: 0 };
+                facts.images.insert(key.clone(), fact);
+                continue;
+            }
             let found = self.find(key, need).map_err(|failure| (failure, need.lines))?;
             let fact = self.take_in(key, found, images).map_err(|f| (f, need.lines))?;
             facts.images.insert(key.clone(), fact);
         }
         Ok(())
+    }
+
+    /// `docker-image://scratch` (rule G07).
+    fn is_empty_image(&self, need: &ImageNeed) -> bool {
+        let context = need.named_context.then(|| self.contexts.get(&need.reference)).flatten();
+        matches!(context, Some(NamedContext::Image(reference)) if reference == "scratch")
     }
 
     fn find(&self, key: &str, need: &ImageNeed) -> Result<Found, Failure> {

@@ -7,7 +7,7 @@ mod terminal;
 
 pub(crate) use excerpt::excerpt;
 pub(crate) use plain::Plain;
-pub(crate) use terminal::{data, line};
+pub(crate) use terminal::{data, exit_on_panic, line};
 
 use crate::failure::Failure;
 

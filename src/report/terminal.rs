@@ -12,3 +12,14 @@ pub(crate) fn line(text: &str) {
 pub(crate) fn data(text: &str) {
     writeln!(std::io::stdout().lock(), "{text}").ok();
 }
+
+/// A panic on any thread is a bug: it ends the process with `code`, since a thread that just
+/// vanished could leave the build waiting for ever.
+#[expect(clippy::disallowed_methods, reason = "no stack is left to return an exit code through")]
+pub(crate) fn exit_on_panic(code: u8) {
+    std::panic::set_hook(Box::new(move |info| {
+        line(&format!("ERROR: internal error: {info}"));
+        line("  hint: this is a bug in layercake; please report it with the Dockerfile");
+        std::process::exit(code.into());
+    }));
+}

@@ -22,8 +22,8 @@ impl Owners {
         }
     }
 
-    /// Gives `name` in `directory` (not followed when it is a symlink) to `uid:gid`. The file was
-    /// made by this process, so 0:0 needs no call.
+    /// Gives `name` in `directory` (not followed when it is a symlink) to `uid:gid`. Also when that
+    /// is 0:0: a file made in a setgid directory has the directory's group.
     pub(crate) fn set(
         self,
         directory: impl AsFd,
@@ -32,7 +32,6 @@ impl Owners {
         gid: u32,
     ) -> io::Result<()> {
         match self {
-            Self::Inode if (uid, gid) == (0, 0) => Ok(()),
             Self::Inode => Ok(rustix::fs::chownat(
                 directory,
                 name,
