@@ -104,6 +104,19 @@ impl Error {
                  (--security-opt systempaths=unconfined)"
                     .to_owned()
             }
+            Self::Setup {
+                step:
+                    Step::Uid { .. }
+                    | Step::Gid { .. }
+                    | Step::Groups
+                    | Step::Streams
+                    | Step::WriteFile { .. },
+                source,
+            } if source.raw_os_error() == Some(libc::EINVAL) => {
+                "the id does not exist in the user namespace: give the user more subordinate ids \
+                 in /etc/subuid and /etc/subgid"
+                    .to_owned()
+            }
             Self::ExecFormat { .. } => {
                 "a program for another architecture needs binfmt_misc handlers on the host"
                     .to_owned()

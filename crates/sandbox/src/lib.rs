@@ -19,10 +19,12 @@
 mod cancel;
 mod caps;
 mod child;
+mod devices;
 mod error;
 mod filesystem;
 mod idmap;
 pub mod inside;
+mod overlay;
 mod place;
 mod plan;
 mod prepare;

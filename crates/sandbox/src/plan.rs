@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::devices::DEVICES;
 use crate::error::{Error, Step};
 use crate::seccomp;
 use crate::spec::{Credentials, Network, Privileges, Resource, Spec};
@@ -29,9 +30,6 @@ const MASKED_FILES: [&str; 6] = [
 const MASKED_DIRECTORIES: [&str; 3] = ["acpi", "asound", "scsi"];
 /// Paths below /proc that are read-only, as containerd's default spec has them.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
-
-/// Device nodes of /dev: bound from the host, because nobody may make them in a user namespace.
-pub(crate) const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Where the stage (see `stage.rs`) keeps things.
 pub(crate) mod stage_paths {
@@ -216,6 +214,9 @@ pub(crate) struct Prepared<'f> {
     pub(crate) dev: BorrowedFd<'f>,
     pub(crate) pts: BorrowedFd<'f>,
     pub(crate) shm: BorrowedFd<'f>,
+    /// The step's own device nodes: their mount, and one view per node in the order of
+    /// [`DEVICES`]. Otherwise the stage has the host's.
+    pub(crate) nodes: Option<(BorrowedFd<'f>, Vec<BorrowedFd<'f>>)>,
     pub(crate) proc_target: CString,
     pub(crate) dev_target: CString,
     pub(crate) sys_target: CString,
@@ -317,11 +318,30 @@ fn devices<'f>(ops: &mut Vec<Op<'f>>, prepared: &Prepared<'f>) -> Result<(), Err
         mount: prepared.dev,
         target: dev.clone(),
     });
-    for name in DEVICES {
-        ops.push(Op::MoveFromStage {
-            from: below(c"/dev", name)?,
-            target: below(dev, name)?,
-        });
+    let targets = DEVICES
+        .iter()
+        .map(|(name, ..)| Ok((name, below(dev, name)?)));
+    let targets = targets.collect::<Result<Vec<_>, Error>>()?;
+    match &prepared.nodes {
+        Some((mount, views)) => {
+            ops.push(Op::AttachAtStage {
+                mount: *mount,
+                at: stage_paths::PARTS,
+            });
+            let nodes = views.iter().zip(targets);
+            ops.extend(nodes.map(|(view, (_, target))| Op::AttachPart {
+                view: *view,
+                target,
+            }));
+        }
+        None => {
+            for (name, target) in targets {
+                ops.push(Op::MoveFromStage {
+                    from: below(c"/dev", name)?,
+                    target,
+                });
+            }
+        }
     }
     for (mount, name) in &prepared.host_devices {
         let target = below(dev, &name.to_string_lossy())?;

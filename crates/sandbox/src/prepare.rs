@@ -10,14 +10,15 @@ use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use crate::devices::{self, DEVICES, Devices};
 use crate::error::{Error, Step};
-use crate::filesystem::{self, Devices};
 use crate::place::{Lifetime, Make, Place, Tree, View};
 use crate::plan::{self, Prepared, PreparedMount, PreparedSource};
 use crate::spec::{Mount, MountKind, Privileges, Root, Spec};
 use crate::stage::{Stage, clone_tree};
 use crate::stubs::Stubs;
 use crate::sys;
+use crate::{filesystem, overlay};
 
 /// Docker's default for /dev/shm, in bytes.
 const SHM_SIZE: u64 = 64 << 20;
@@ -103,6 +104,12 @@ impl Assembly {
             dev: self.devices.dev.as_fd(),
             pts: self.devices.pts.as_fd(),
             shm: self.devices.shm.as_fd(),
+            nodes: self.devices.nodes.as_ref().map(|nodes| {
+                (
+                    nodes.mount.as_fd(),
+                    nodes.views.iter().map(|fd| fd.as_fd()).collect(),
+                )
+            }),
             proc_target: self.proc_target.clone(),
             dev_target: self.dev_target.clone(),
             sys_target: self.sys_target.clone(),
@@ -261,7 +268,7 @@ fn open_root(root: &Root, privileges: Privileges) -> Result<(OwnedFd, OwnedFd), 
             upper,
             work,
         } => {
-            let mount = filesystem::overlay(lowers, Some((upper, work)), no_devices(privileges))?;
+            let mount = overlay::overlay(lowers, Some((upper, work)), no_devices(privileges))?;
             Ok((mount, open_directory(upper)?))
         }
         Root::Plain(path) => {
@@ -359,7 +366,7 @@ impl Sources {
                 subpath,
             } => {
                 let attributes = no_devices(privileges);
-                let whole = filesystem::overlay(lowers, Some((upper, work)), attributes)?;
+                let whole = overlay::overlay(lowers, Some((upper, work)), attributes)?;
                 part(whole, subpath, wholes)
             }
             MountKind::Lowers { lowers, subpath } => {
@@ -368,7 +375,7 @@ impl Sources {
                     // Overlayfs wants two; one directory is what it would show.
                     [only] => filesystem::bind(only, attributes.bits().into())
                         .map_err(|errno| Step::OpenSource { path: only.clone() }.error(errno))?,
-                    lowers => filesystem::overlay(lowers, None, attributes)?,
+                    lowers => overlay::overlay(lowers, None, attributes)?,
                 };
                 part(whole, subpath, wholes)
             }
@@ -521,7 +528,7 @@ fn host_view(privileges: Privileges, devices: &Devices) -> Result<HostView, Erro
     })?;
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let is_known = plan::DEVICES.iter().any(|known| OsStr::new(known) == name);
+        let is_known = DEVICES.iter().any(|(known, ..)| OsStr::new(known) == name);
         let is_node = entry.file_type().is_ok_and(|kind| {
             use std::os::unix::fs::FileTypeExt;
             kind.is_char_device() || kind.is_block_device()
@@ -530,7 +537,7 @@ fn host_view(privileges: Privileges, devices: &Devices) -> Result<HostView, Erro
             continue;
         }
         let node = filesystem::bind(&entry.path(), 0).map_err(failed)?;
-        filesystem::make_node_target(&devices.dev, &name).map_err(failed)?;
+        devices::make_node_target(&devices.dev, &name).map_err(failed)?;
         nodes.push((
             node,
             plan::c_string("device", OsStr::from_bytes(name.as_bytes()))?,

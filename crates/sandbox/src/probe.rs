@@ -14,7 +14,7 @@ use crate::inside::{Inside, Isolation, Launcher};
 use crate::plan::{Command, Op, stage_paths};
 use crate::stage::Stage;
 use crate::sys::{self, CStringArray};
-use crate::{filesystem, idmap, seccomp};
+use crate::{idmap, overlay, seccomp};
 
 /// The first argument of the process that [`probe`] starts inside.
 pub const ARGUMENT: &str = "__layercake-probe";
@@ -47,7 +47,7 @@ type Trial = (
 const INSIDE: [Trial; 6] = [
     ("id range", false, id_range),
     ("mounts", true, mounts),
-    ("overlay", true, overlay),
+    ("overlay", true, overlay_works),
     ("/proc", true, proc),
     ("network namespace", false, network_namespace),
     ("seccomp", true, seccomp_filter),
@@ -196,7 +196,7 @@ fn mounts(_: &Inside, _: &Path) -> Result<String, Trouble> {
 }
 
 /// Mounts an overlay in `directory` and checks that removals are recorded.
-fn overlay(_: &Inside, directory: &Path) -> Result<String, Trouble> {
+fn overlay_works(_: &Inside, directory: &Path) -> Result<String, Trouble> {
     let remedy = "keep the store on a local file system such as ext4, xfs or btrfs, \
                   with Linux 5.11 or later";
     let name = format!(".layercake-probe-{}-{}", std::process::id(), unique());
@@ -223,7 +223,7 @@ fn try_overlay(scratch: &Path) -> Result<String, String> {
         std::fs::create_dir(path).map_err(io)?;
     }
     let layers = Some((upper.as_path(), work.as_path()));
-    let merged = filesystem::overlay(&[&lower], layers, MountAttrFlags::empty())
+    let merged = overlay::overlay(&[&lower], layers, MountAttrFlags::empty())
         .map_err(|error| chain(&error))?;
     rustix::fs::unlinkat(&merged, "file", AtFlags::empty()).map_err(kernel)?;
     rustix::fs::unlinkat(&merged, "directory", AtFlags::REMOVEDIR).map_err(kernel)?;

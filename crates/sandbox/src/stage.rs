@@ -9,7 +9,7 @@
 //! /root    where a step attaches its root
 //! /parts   where it attaches mounts of which it shows a part
 //! /empty   an empty directory, to cover others with
-//! /dev     the device nodes, each a bind of the host's
+//! /dev     the device nodes, each a bind of the host's, unless steps have their own
 //! /sys     the host's, recursively read-only, masked
 //! /proc    the host's: the kernel lets a user namespace mount a new /proc only where an
 //!          unmasked one is visible
@@ -25,9 +25,8 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
+use crate::devices::{self, DEVICES, Devices};
 use crate::error::{Error, Step};
-use crate::filesystem::Devices;
-use crate::plan::DEVICES;
 use crate::{child, sys};
 
 /// Below /sys, as containerd's default spec masks them.
@@ -37,6 +36,8 @@ const MASKED_SYS: [&str; 2] = ["sys/firmware", "sys/devices/virtual/powercap"];
 #[derive(Debug)]
 pub(crate) struct Stage {
     namespace: OwnedFd,
+    /// Whether this process may make device nodes, so that steps get their own.
+    has_own_nodes: bool,
     /// A /dev for the next step, made while a step runs: 0.1 ms that no step waits for.
     spare: Mutex<Option<Devices>>,
 }
@@ -74,7 +75,7 @@ impl Stage {
             .take();
         match spare {
             Some(devices) if devices.shm_size == shm_size => Ok(devices),
-            _ => Devices::new(shm_size),
+            _ => Devices::new(shm_size, self.has_own_nodes),
         }
     }
 
@@ -89,7 +90,7 @@ impl Stage {
             return;
         }
         // The next step will meet the error, if it lasts.
-        if let Ok(devices) = Devices::new(shm_size) {
+        if let Ok(devices) = Devices::new(shm_size, self.has_own_nodes) {
             *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(devices);
         }
     }
@@ -107,8 +108,9 @@ impl Stage {
                 .error(error)
             })?;
         match thread.join() {
-            Ok(result) => result.map(|namespace| Self {
+            Ok(result) => result.map(|(namespace, has_own_nodes)| Self {
                 namespace,
+                has_own_nodes,
                 spare: Mutex::new(None),
             }),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -116,7 +118,8 @@ impl Stage {
     }
 }
 
-fn build_in_this_thread() -> Result<OwnedFd, Error> {
+/// Returns the namespace and whether device nodes can be made.
+fn build_in_this_thread() -> Result<(OwnedFd, bool), Error> {
     let at = |action: &'static str| move |errno: Errno| Step::Stage { action }.error(errno);
     sys::unshare(libc::CLONE_NEWNS).map_err(at("unshare the mount namespace"))?;
     child::make_private(c"/").map_err(at("make mounts private"))?;
@@ -129,7 +132,16 @@ fn build_in_this_thread() -> Result<OwnedFd, Error> {
         rustix::fs::mkdirat(&root, name, Mode::from_raw_mode(0o755))
             .map_err(at("make directories"))?;
     }
-    let devices = DEVICES.map(|name| (name, clone_tree(&format!("/dev/{name}"), false)));
+    let has_own_nodes = devices::make_node(&root, "null", 1, 3).is_ok();
+    let devices = if has_own_nodes {
+        &[]
+    } else {
+        DEVICES.as_slice()
+    };
+    let devices = devices
+        .iter()
+        .map(|(name, ..)| (name, clone_tree(&format!("/dev/{name}"), false)));
+    let devices: Vec<_> = devices.collect();
     rustix::process::fchdir(&root).map_err(at("enter the tmpfs"))?;
     attach(proc.as_fd(), "proc").map_err(at("attach /proc"))?;
     attach(sysfs.as_fd(), "sys").map_err(at("attach /sys"))?;
@@ -143,8 +155,9 @@ fn build_in_this_thread() -> Result<OwnedFd, Error> {
     rustix::process::chdir("/").map_err(at("enter the new root"))?;
     sys::mount_setattr(CWD, c"/", 0, libc::MOUNT_ATTR_RDONLY).map_err(at("make it read-only"))?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, "/proc/thread-self/ns/mnt", flags, Mode::empty())
-        .map_err(at("open the namespace"))
+    let namespace = rustix::fs::openat(CWD, "/proc/thread-self/ns/mnt", flags, Mode::empty())
+        .map_err(at("open the namespace"))?;
+    Ok((namespace, has_own_nodes))
 }
 
 /// Covers what containers may not see and makes the whole tree read-only.

@@ -34,6 +34,7 @@ fn names(spec: &Spec) -> Vec<String> {
         dev: fd,
         pts: fd,
         shm: fd,
+        nodes: None,
         proc_target: c"proc".to_owned(),
         dev_target: c"dev".to_owned(),
         sys_target: c"sys".to_owned(),

@@ -23,6 +23,10 @@ pub const TESTS: &[Test] = &[
         scratch_root_keeps_no_mount_points,
     ),
     ("r12_devices", devices),
+    (
+        "host_devices_are_out_of_reach",
+        host_devices_are_out_of_reach,
+    ),
     ("dev_is_fresh_each_time", dev_is_fresh_each_time),
     ("proc_and_sys_are_read_only", proc_and_sys_are_read_only),
     ("masked_files_are_empty", masked_files_are_empty),
@@ -150,6 +154,20 @@ fn devices() {
             "{line} is missing in:\n{output}"
         );
     }
+}
+
+fn host_devices_are_out_of_reach() {
+    let mode = || std::fs::metadata("/dev/null").unwrap().mode();
+    let before = mode();
+    let script = "chmod 600 /dev/null 2>/dev/null; rm -f /dev/zero 2>/dev/null; \
+        for d in /tmp /dev /dev/shm; do mknod $d/disk b 1 0 2>/dev/null && cat $d/disk; \
+        mknod $d/kmsg c 1 11 2>/dev/null && cat $d/kmsg; done 2>&1 | grep -v 'Permission denied'";
+    assert_eq!(Fixture::sh(script).run().out, "");
+    assert_eq!(mode(), before);
+    assert_eq!(
+        Fixture::new(&["stat", "-c", "%a", "/dev/null"]).output(),
+        "666\n"
+    );
 }
 
 fn dev_is_fresh_each_time() {

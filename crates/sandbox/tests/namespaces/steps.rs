@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = &[
     ("r06_daemon_is_killed", daemon_is_killed),
     ("r02_stdin_is_empty", stdin_is_empty),
     ("user_and_groups", user_and_groups),
+    ("user_without_a_mapping", user_without_a_mapping),
     ("user_may_open_dev_stdout", user_may_open_dev_stdout),
     ("r32_capabilities", capabilities),
     ("r32_capabilities_of_a_user", capabilities_of_a_user),
@@ -160,6 +161,23 @@ fn user_and_groups() {
     assert!(ids() > 65_534, "{} ids", ids());
 }
 
+fn user_without_a_mapping() {
+    if ids() == u32::MAX {
+        // Root: every id exists.
+        return;
+    }
+    let error = Fixture::sh("true")
+        .user(ids(), 0, &[])
+        .try_run()
+        .err()
+        .unwrap();
+    assert!(
+        error.remedy().unwrap().contains("/etc/subuid"),
+        "{}",
+        chain(&error)
+    );
+}
+
 fn user_may_open_dev_stdout() {
     let fixture = Fixture::sh("echo a > /dev/stdout; echo b > /dev/stderr");
     let ran = fixture.user(1000, 1000, &[]).run();
@@ -211,7 +229,11 @@ fn seccomp() {
     let script = "unshare -U true 2>&1; unshare -m true 2>&1; mount -t tmpfs none /tmp 2>&1; \
                   chroot / true && echo chroot; grep '^Seccomp:' /proc/self/status";
     let output = Fixture::sh(script).output();
-    assert_eq!(output.matches("not permitted").count(), 2, "{output}");
+    assert_eq!(
+        output.matches("Operation not permitted").count(),
+        2,
+        "{output}"
+    );
     assert!(
         output.contains("chroot\n") && output.contains("Seccomp:\t2"),
         "{output}"
