@@ -9,7 +9,11 @@ use crate::failure::{Failure, FailureKind};
 /// # Errors
 /// When none of the three variables is set.
 pub fn store_root() -> Result<PathBuf, Failure> {
-    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let root = variable("LAYERCAKE_ROOT")
         .or_else(|| variable("XDG_DATA_HOME").map(|p| p.join("layercake")))
         .or_else(|| variable("HOME").map(|p| p.join(".local/share/layercake")));

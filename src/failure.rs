@@ -55,7 +55,12 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hints: Vec::new(), excerpt: None }
+        Self {
+            kind,
+            message: message.into(),
+            hints: Vec::new(),
+            excerpt: None,
+        }
     }
 
     #[must_use]
@@ -86,7 +91,9 @@ impl fmt::Display for Failure {
             writeln!(f, "{excerpt}")?;
         }
         write!(f, "ERROR: {}", self.message)?;
-        self.hints.iter().try_for_each(|hint| write!(f, "\n  hint: {hint}"))
+        self.hints
+            .iter()
+            .try_for_each(|hint| write!(f, "\n  hint: {hint}"))
     }
 }
 

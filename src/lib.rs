@@ -22,7 +22,9 @@ pub fn main() -> ExitCode {
         Ok(None) => cli::main(std::env::args_os().collect(), None),
         Ok(Some(mut inside)) => {
             let program = OsString::from("layercake");
-            let args = std::iter::once(program).chain(std::mem::take(&mut inside.args)).collect();
+            let args = std::iter::once(program)
+                .chain(std::mem::take(&mut inside.args))
+                .collect();
             cli::main(args, Some(inside))
         }
         Err(error) => {

@@ -49,7 +49,10 @@ pub enum DockerfileSource {
 pub enum NamedContext {
     Directory(PathBuf),
     /// `oci-layout://DIR[:TAG|@DIGEST]`.
-    OciLayout { directory: PathBuf, reference: Option<String> },
+    OciLayout {
+        directory: PathBuf,
+        reference: Option<String>,
+    },
     /// `docker-image://REF`.
     Image(String),
 }
@@ -84,5 +87,9 @@ pub fn native_platform() -> Platform {
         "powerpc64" => ("ppc64le", None),
         other => (other, None),
     };
-    Platform { os: "linux".to_owned(), architecture: architecture.to_owned(), variant }
+    Platform {
+        os: "linux".to_owned(),
+        architecture: architecture.to_owned(),
+        variant,
+    }
 }

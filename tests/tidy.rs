@@ -18,7 +18,10 @@ const EDGES: [(&str, &str); 7] = [
 
 /// Words that show that a crate does what is not its job.
 const FORBIDDEN: [(&str, &[&str]); 5] = [
-    ("dockerfile", &["std::fs", "std::env", "std::process", "tokio", "async fn"]),
+    (
+        "dockerfile",
+        &["std::fs", "std::env", "std::process", "tokio", "async fn"],
+    ),
     ("graph", &["std::fs", "std::env", "std::process", "reqwest"]),
     ("store", &["tokio", "reqwest", "Dockerfile", "manifest::"]),
     ("oci", &["Dockerfile"]),
@@ -46,7 +49,10 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn all_sources() -> Vec<PathBuf> {
-    ["src", "crates", "tests"].iter().flat_map(|d| sources(&root().join(d))).collect()
+    ["src", "crates", "tests"]
+        .iter()
+        .flat_map(|d| sources(&root().join(d)))
+        .collect()
 }
 
 #[test]
@@ -61,7 +67,11 @@ fn crates_use_each_other_only_along_the_allowed_edges() {
     let names: Vec<String> = manifests.iter().map(|(name, _)| name.clone()).collect();
     for (name, path) in &manifests {
         let text = fs::read_to_string(path).unwrap();
-        let own = if name == "layercake" { text.split_once("[package]").unwrap().1 } else { &text };
+        let own = if name == "layercake" {
+            text.split_once("[package]").unwrap().1
+        } else {
+            &text
+        };
         for line in own.lines() {
             let used = line.split(['.', ' ', '=']).next().unwrap();
             if names.iter().any(|n| n == used) {
@@ -69,8 +79,10 @@ fn crates_use_each_other_only_along_the_allowed_edges() {
             }
         }
     }
-    let allowed: BTreeSet<(String, String)> =
-        EDGES.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+    let allowed: BTreeSet<(String, String)> = EDGES
+        .iter()
+        .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+        .collect();
     assert_eq!(found, allowed);
 }
 
@@ -140,7 +152,11 @@ fn every_document_that_is_linked_exists() {
         .chain([root().join("README.md")]);
     for path in documents {
         let text = fs::read_to_string(&path).unwrap();
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let file = target.split('#').next().unwrap();
             if file.is_empty() || file.contains("://") {
                 continue;

@@ -9,7 +9,7 @@ use sandbox::inside::Inside;
 use super::parse::{self, usage};
 use crate::failure::Failure;
 use crate::request::{
-    BuildRequest, DockerfileSource, NamedContext, Output, Progress, SecretSource, native_platform,
+    BuildRequest, DockerfileSource, NamedContext, Output, Progress, SecretSource,
 };
 use crate::{config, engine};
 
@@ -51,7 +51,7 @@ pub(super) struct BuildArgs {
     /// Print only the image digest
     #[arg(short, long)]
     quiet: bool,
-    /// Platform to build for
+    /// Platform to build for; steps that run need a machine that runs its programs
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<String>,
     /// Write the image digest to this file
@@ -92,7 +92,10 @@ enum ProgressArg {
 
 /// Most steps wait for the disk or the network, so there are more than cores.
 fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2).max(8)
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .saturating_mul(2)
+        .max(8)
 }
 
 pub(super) fn run(args: BuildArgs, inside: Option<Inside>) -> Result<u8, Failure> {
@@ -105,17 +108,21 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
     }
     let platform = args.platform.as_deref().map(parse::platform).transpose()?;
     let quiet = args.quiet || args.progress == ProgressArg::Quiet;
-    let outputs: Vec<Output> =
-        args.output.iter().map(|text| parse::output(text)).collect::<Result<_, _>>()?;
-    let contexts: BTreeMap<String, NamedContext> =
-        args.build_context.iter().map(|t| parse::named_context(t)).collect::<Result<_, _>>()?;
-    let secrets: BTreeMap<String, SecretSource> =
-        args.secret.iter().map(|text| parse::secret(text)).collect::<Result<_, _>>()?;
-    let native = native_platform();
-    if let Some(other) = platform.as_ref().filter(|p| !same_machine(p, &native)) {
-        let message = format!("--platform {other}: building for another platform is not implemented");
-        return Err(usage(message).hint(format!("this machine is {native}")));
-    }
+    let outputs: Vec<Output> = args
+        .output
+        .iter()
+        .map(|text| parse::output(text))
+        .collect::<Result<_, _>>()?;
+    let contexts: BTreeMap<String, NamedContext> = args
+        .build_context
+        .iter()
+        .map(|t| parse::named_context(t))
+        .collect::<Result<_, _>>()?;
+    let secrets: BTreeMap<String, SecretSource> = args
+        .secret
+        .iter()
+        .map(|text| parse::secret(text))
+        .collect::<Result<_, _>>()?;
     Ok(BuildRequest {
         context: context(&args.context)?,
         dockerfile: match args.file.as_deref() {
@@ -131,31 +138,47 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
         outputs,
         platform,
         no_cache: args.no_cache,
-        no_cache_filter: args.no_cache_filter.iter().map(|s| s.to_lowercase()).collect(),
+        no_cache_filter: args
+            .no_cache_filter
+            .iter()
+            .map(|s| s.to_lowercase())
+            .collect(),
         network: network(args.network.as_deref())?,
-        add_hosts: args.add_host.iter().map(|t| parse::add_host(t)).collect::<Result<_, _>>()?,
-        shm_size: args.shm_size.as_deref().map(|t| parse::size("--shm-size", t)).transpose()?,
+        add_hosts: args
+            .add_host
+            .iter()
+            .map(|t| parse::add_host(t))
+            .collect::<Result<_, _>>()?,
+        shm_size: args
+            .shm_size
+            .as_deref()
+            .map(|t| parse::size("--shm-size", t))
+            .transpose()?,
         ulimits: args.ulimit,
         allow: entitlements(args.allow)?,
         secrets,
         jobs: args.jobs.unwrap_or_else(default_jobs),
         store_root: config::store_root()?,
-        progress: if quiet { Progress::Quiet } else { Progress::Plain },
+        progress: if quiet {
+            Progress::Quiet
+        } else {
+            Progress::Plain
+        },
         iid_file: args.iidfile,
         metadata_file: args.metadata_file,
     })
 }
 
-fn same_machine(wanted: &graph::facts::Platform, native: &graph::facts::Platform) -> bool {
-    (&wanted.os, &wanted.architecture) == (&native.os, &native.architecture)
-}
-
 fn context(text: &str) -> Result<Option<PathBuf>, Failure> {
     if text == "-" {
-        return Err(usage("reading the context from standard input is not implemented"));
+        return Err(usage(
+            "reading the context from standard input is not implemented",
+        ));
     }
     if let Some((scheme, _)) = text.split_once("://") {
-        return Err(usage(format!("a context at {scheme}:// is not implemented")));
+        return Err(usage(format!(
+            "a context at {scheme}:// is not implemented"
+        )));
     }
     Ok(Some(PathBuf::from(text)))
 }
@@ -188,14 +211,18 @@ fn network(mode: Option<&str>) -> Result<Option<graph::op::Network>, Failure> {
         None | Some("default") => Ok(None),
         Some("host") => Ok(Some(graph::op::Network::Host)),
         Some("none") => Ok(Some(graph::op::Network::None)),
-        Some(other) => Err(usage(format!("--network {other}: not one of default, host, none"))),
+        Some(other) => Err(usage(format!(
+            "--network {other}: not one of default, host, none"
+        ))),
     }
 }
 
 fn entitlements(given: Vec<String>) -> Result<BTreeSet<String>, Failure> {
     for name in &given {
         if !matches!(name.as_str(), "network.host" | "security.insecure") {
-            return Err(usage(format!("--allow {name}: not one of network.host, security.insecure")));
+            return Err(usage(format!(
+                "--allow {name}: not one of network.host, security.insecure"
+            )));
         }
     }
     Ok(given.into_iter().collect())

@@ -33,7 +33,11 @@ pub(crate) fn main(args: Vec<OsString>, inside: Option<Inside>) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.use_stderr() { FailureKind::Usage.exit_code() } else { 0 };
+            let code = if error.use_stderr() {
+                FailureKind::Usage.exit_code()
+            } else {
+                0
+            };
             // A closed terminal is no reason to fail differently.
             error.print().ok();
             return ExitCode::from(code);

@@ -17,7 +17,10 @@ fn fields(flag: &str, text: &str) -> Result<BTreeMap<String, String>, Failure> {
     let mut fields = BTreeMap::new();
     for field in text.split(',') {
         let (key, value) = field.split_once('=').unwrap_or((field, ""));
-        if fields.insert(key.trim().to_lowercase(), value.to_owned()).is_some() {
+        if fields
+            .insert(key.trim().to_lowercase(), value.to_owned())
+            .is_some()
+        {
             return Err(usage(format!("{flag} {text}: {key} is given twice")));
         }
     }
@@ -53,7 +56,9 @@ pub(super) fn output(text: &str) -> Result<Output, Failure> {
     let destination = fields.remove("dest").filter(|d| !d.is_empty());
     let destination = destination.ok_or_else(|| usage(format!("--output {text}: no dest=PATH")))?;
     if destination == "-" {
-        return Err(usage("--output dest=-: writing the image to stdout is not implemented"));
+        return Err(usage(
+            "--output dest=-: writing the image to stdout is not implemented",
+        ));
     }
     let tar = match fields.remove("tar").as_deref() {
         None | Some("true" | "") => true,
@@ -61,21 +66,30 @@ pub(super) fn output(text: &str) -> Result<Output, Failure> {
         Some(other) => return Err(usage(format!("--output tar={other}: not true or false"))),
     };
     no_other_fields("--output", text, fields)?;
-    Ok(Output::Oci { destination: PathBuf::from(destination), tar })
+    Ok(Output::Oci {
+        destination: PathBuf::from(destination),
+        tar,
+    })
 }
 
 /// `NAME=VALUE` of `--build-context`.
 pub(super) fn named_context(text: &str) -> Result<(String, NamedContext), Failure> {
-    let Some((name, value)) = text.split_once('=').filter(|(n, v)| !n.is_empty() && !v.is_empty())
+    let Some((name, value)) = text
+        .split_once('=')
+        .filter(|(n, v)| !n.is_empty() && !v.is_empty())
     else {
-        return Err(usage(format!("--build-context {text}: not of the form NAME=VALUE")));
+        return Err(usage(format!(
+            "--build-context {text}: not of the form NAME=VALUE"
+        )));
     };
     let context = if let Some(rest) = value.strip_prefix("oci-layout://") {
         oci_layout(rest)
     } else if let Some(reference) = value.strip_prefix("docker-image://") {
         NamedContext::Image(reference.to_owned())
     } else if let Some((scheme, _)) = value.split_once("://") {
-        return Err(usage(format!("--build-context {text}: {scheme}:// is not implemented")));
+        return Err(usage(format!(
+            "--build-context {text}: {scheme}:// is not implemented"
+        )));
     } else {
         NamedContext::Directory(PathBuf::from(value))
     };
@@ -85,15 +99,24 @@ pub(super) fn named_context(text: &str) -> Result<(String, NamedContext), Failur
 fn oci_layout(text: &str) -> NamedContext {
     if let Some((directory, digest)) = text.split_once('@') {
         let reference = Some(digest.to_owned());
-        return NamedContext::OciLayout { directory: directory.into(), reference };
+        return NamedContext::OciLayout {
+            directory: directory.into(),
+            reference,
+        };
     }
     // A directory may have a colon in its name.
-    let tag = text.rsplit_once(':').filter(|(_, tag)| !tag.contains('/') && !tag.is_empty());
+    let tag = text
+        .rsplit_once(':')
+        .filter(|(_, tag)| !tag.contains('/') && !tag.is_empty());
     match tag {
-        Some((directory, tag)) if !PathBuf::from(text).is_dir() => {
-            NamedContext::OciLayout { directory: directory.into(), reference: Some(tag.to_owned()) }
-        }
-        _ => NamedContext::OciLayout { directory: text.into(), reference: None },
+        Some((directory, tag)) if !PathBuf::from(text).is_dir() => NamedContext::OciLayout {
+            directory: directory.into(),
+            reference: Some(tag.to_owned()),
+        },
+        _ => NamedContext::OciLayout {
+            directory: text.into(),
+            reference: None,
+        },
     }
 }
 
@@ -116,16 +139,26 @@ pub(super) fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
         }
         (None, None, None | Some("file")) => SecretSource::File(id.clone().into()),
         (None, None, Some("env")) => SecretSource::Environment(id.clone()),
-        _ => return Err(usage(format!("--secret {text}: give one of src=PATH and env=NAME"))),
+        _ => {
+            return Err(usage(format!(
+                "--secret {text}: give one of src=PATH and env=NAME"
+            )));
+        }
     };
     Ok((id, source))
 }
 
 /// `os/arch[/variant]`.
 pub(super) fn platform(text: &str) -> Result<Platform, Failure> {
-    let invalid = || usage(format!("--platform {text}: not of the form os/arch[/variant]"));
+    let invalid = || {
+        usage(format!(
+            "--platform {text}: not of the form os/arch[/variant]"
+        ))
+    };
     if text.contains(',') {
-        return Err(usage("--platform: several platforms in one build are not implemented"));
+        return Err(usage(
+            "--platform: several platforms in one build are not implemented",
+        ));
     }
     let mut parts = text.split('/').map(str::to_lowercase);
     let os = parts.next().filter(|p| !p.is_empty()).ok_or_else(invalid)?;
@@ -139,7 +172,11 @@ pub(super) fn platform(text: &str) -> Result<Platform, Failure> {
         ("aarch64", v) => ("arm64".to_owned(), v),
         (_, v) => (architecture, v),
     };
-    Ok(Platform { os, architecture, variant })
+    Ok(Platform {
+        os,
+        architecture,
+        variant,
+    })
 }
 
 /// `64m`, `1g`, `1024`: bytes.
@@ -162,8 +199,10 @@ pub(super) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
 /// `NAME:IP` or `NAME=IP`.
 pub(super) fn add_host(text: &str) -> Result<(String, String), Failure> {
     let invalid = || usage(format!("--add-host {text}: not of the form NAME:IP"));
-    let (name, address) =
-        text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(invalid)?;
+    let (name, address) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .ok_or_else(invalid)?;
     if address == "host-gateway" {
         return Err(usage("--add-host host-gateway is not implemented"));
     }
@@ -180,9 +219,15 @@ mod tests {
 
     #[test]
     fn output_takes_type_oci_and_names_what_it_does_not_take() {
-        let dir = Output::Oci { destination: "x".into(), tar: false };
+        let dir = Output::Oci {
+            destination: "x".into(),
+            tar: false,
+        };
         assert_eq!(output("type=oci,dest=x,tar=false").ok(), Some(dir));
-        let tar = Output::Oci { destination: "x".into(), tar: true };
+        let tar = Output::Oci {
+            destination: "x".into(),
+            tar: true,
+        };
         assert_eq!(output("dest=x,type=oci").ok(), Some(tar));
         for (text, names) in [
             ("type=docker,dest=x", "type=docker"),
@@ -193,7 +238,11 @@ mod tests {
             ("type=oci,dest=-", "stdout"),
         ] {
             let failure = output(text).expect_err(text);
-            assert!(failure.message.contains(names), "{text}: {}", failure.message);
+            assert!(
+                failure.message.contains(names),
+                "{text}: {}",
+                failure.message
+            );
         }
     }
 
@@ -202,20 +251,37 @@ mod tests {
         let context = |text| named_context(text).ok().map(|(_, c)| c);
         let layout = |dir: &str, reference: Option<&str>| {
             let reference = reference.map(str::to_owned);
-            Some(NamedContext::OciLayout { directory: dir.into(), reference })
+            Some(NamedContext::OciLayout {
+                directory: dir.into(),
+                reference,
+            })
         };
-        assert_eq!(context("a=./d"), Some(NamedContext::Directory("./d".into())));
+        assert_eq!(
+            context("a=./d"),
+            Some(NamedContext::Directory("./d".into()))
+        );
         assert_eq!(context("a=oci-layout:///l"), layout("/l", None));
         assert_eq!(context("a=oci-layout:///l:v1"), layout("/l", Some("v1")));
-        assert_eq!(context("a=oci-layout://l@sha256:00"), layout("l", Some("sha256:00")));
-        assert_eq!(context("a=docker-image://x:1"), Some(NamedContext::Image("x:1".into())));
+        assert_eq!(
+            context("a=oci-layout://l@sha256:00"),
+            layout("l", Some("sha256:00"))
+        );
+        assert_eq!(
+            context("a=docker-image://x:1"),
+            Some(NamedContext::Image("x:1".into()))
+        );
         assert!(named_context("a").is_err());
         assert!(named_context("a=https://host/x.tar").is_err());
     }
 
     #[test]
     fn sizes_are_binary() {
-        for (text, bytes) in [("1024", 1024), ("64m", 64 << 20), ("2GiB", 2 << 30), ("1k", 1024)] {
+        for (text, bytes) in [
+            ("1024", 1024),
+            ("64m", 64 << 20),
+            ("2GiB", 2 << 30),
+            ("1k", 1024),
+        ] {
             assert_eq!(size("--shm-size", text).ok(), Some(bytes), "{text}");
         }
         assert!(size("--shm-size", "lots").is_err());

@@ -23,9 +23,7 @@ use super::resolve::{Images, Resolver};
 use super::run::{RunSettings, host_resolv_conf};
 use crate::failure::{Failure, FailureKind};
 use crate::report::{self, Plain};
-use crate::request::{
-    BuildRequest, NamedContext, Progress, SecretSource, native_platform,
-};
+use crate::request::{BuildRequest, NamedContext, Progress, SecretSource, native_platform};
 
 /// What the process outside found out and the one inside should not ask again.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -70,10 +68,17 @@ impl Build<'_> {
         let contexts = contexts(request, &dockerfile, &store)?;
         let pins = images.pins.clone();
         let (solved, plain) = self.solve(&plan, layers.clone(), images, contexts)?;
-        if solved.failures.iter().any(|(_, e)| matches!(e, StepError::NeedsInside)) {
+        if solved
+            .failures
+            .iter()
+            .any(|(_, e)| matches!(e, StepError::NeedsInside))
+        {
             let text = Some(dockerfile.source.text);
             let from_stdin = request.dockerfile == crate::request::DockerfileSource::Stdin;
-            let handoff = Handoff { dockerfile: text.filter(|_| from_stdin), pins };
+            let handoff = Handoff {
+                dockerfile: text.filter(|_| from_stdin),
+                pins,
+            };
             return Ok(Attempt::NeedsInside(handoff));
         }
         let tree = solved.output(plan.target).cloned();
@@ -86,7 +91,10 @@ impl Build<'_> {
         };
         let exported = match export::export(request, &layers, &plan, &tree) {
             Err(_) if layers.wants_inside() => {
-                return Ok(Attempt::NeedsInside(Handoff { dockerfile: None, pins }));
+                return Ok(Attempt::NeedsInside(Handoff {
+                    dockerfile: None,
+                    pins,
+                }));
             }
             other => other?,
         };
@@ -121,11 +129,13 @@ impl Build<'_> {
             if needs.images.is_empty() {
                 return Ok(facts);
             }
-            resolver.resolve(&needs, &mut facts, images).map_err(|(mut failure, lines)| {
-                let source = &dockerfile.source;
-                failure.excerpt = Some(report::excerpt(&source.name, &source.text, lines));
-                failure
-            })?;
+            resolver
+                .resolve(&needs, &mut facts, images)
+                .map_err(|(mut failure, lines)| {
+                    let source = &dockerfile.source;
+                    failure.excerpt = Some(report::excerpt(&source.name, &source.text, lines));
+                    failure
+                })?;
         }
     }
 
@@ -138,7 +148,11 @@ impl Build<'_> {
     ) -> Result<(Solved<Output, StepError>, Arc<Progressing>), Failure> {
         let runs = plan.nodes.iter().any(|n| matches!(n.op, Op::Run(_)));
         let inside = self.owners.is_some();
-        let progress = Arc::new(Progressing::new(plan.clone(), self.request.progress, inside));
+        let progress = Arc::new(Progressing::new(
+            plan.clone(),
+            self.request.progress,
+            inside,
+        ));
         let reporter = progress.clone();
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |e| reporter.handle(e));
         let engine = Engine {
@@ -155,7 +169,10 @@ impl Build<'_> {
             may_execute: inside || !runs,
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let limits = Limits { running: self.request.jobs, preparing: cores.max(2) };
+        let limits = Limits {
+            running: self.request.jobs,
+            preparing: cores.max(2),
+        };
         let solve =
             graph::solve::solve(plan.clone(), Arc::new(engine), limits, &self.cancel, events);
         Ok((self.runtime.block_on(solve), progress))
@@ -182,7 +199,9 @@ impl Progressing {
     fn handle(&self, event: Event) {
         match &self.held {
             Some(held) => {
-                held.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);
+                held.lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .push(event);
             }
             None if self.quiet => {}
             None => self.plain.handle(&event),
@@ -191,9 +210,14 @@ impl Progressing {
 
     /// Shows what was held back.
     fn flush_outside(&self) {
-        let Some(held) = self.held.as_ref().filter(|_| !self.quiet) else { return };
-        let events =
-            std::mem::take(&mut *held.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let Some(held) = self.held.as_ref().filter(|_| !self.quiet) else {
+            return;
+        };
+        let events = std::mem::take(
+            &mut *held
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
         events.iter().for_each(|event| self.plain.handle(event));
     }
 }
@@ -246,13 +270,17 @@ fn contexts(
     let mut contexts = Contexts::new(cache);
     if let Some(path) = &request.context {
         let ignore = dockerfile::ignore_file(dockerfile, path)?;
-        contexts.add(graph::op::MAIN_CONTEXT, path, ignore).map_err(|e| context_failure(&e))?;
+        contexts
+            .add(graph::op::MAIN_CONTEXT, path, ignore)
+            .map_err(|e| context_failure(&e))?;
     }
     for (name, context) in &request.contexts {
         if let NamedContext::Directory(path) = context {
             // Rule G08: its own ignore file.
             let ignore = dockerfile::read_ignore(&path.join(".dockerignore"))?;
-            contexts.add(name, path, ignore).map_err(|e| context_failure(&e))?;
+            contexts
+                .add(name, path, ignore)
+                .map_err(|e| context_failure(&e))?;
         }
     }
     Ok(contexts)
@@ -311,11 +339,17 @@ fn step_failure(
                 return Some(placed(failure, node, plan, dockerfile, progress));
             }
             StepError::Cancelled | StepError::NeedsInside => {
-                cancelled = Some(Failure::new(FailureKind::Interrupted, "the build was canceled"));
+                cancelled = Some(Failure::new(
+                    FailureKind::Interrupted,
+                    "the build was canceled",
+                ));
             }
         }
     }
-    let unfinished = solved.outputs.get(plan.target.0).is_none_or(Option::is_none);
+    let unfinished = solved
+        .outputs
+        .get(plan.target.0)
+        .is_none_or(Option::is_none);
     cancelled.or_else(|| {
         unfinished.then(|| Failure::new(FailureKind::Interrupted, "the build was canceled"))
     })

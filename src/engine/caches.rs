@@ -45,7 +45,16 @@ pub(super) fn lease(
     mount: &op::Mount,
     inputs: &[Output],
 ) -> Result<(CacheLease, bool), StepError> {
-    let MountKind::Cache { id, input, source, sharing, mode, uid, gid, read_only } = &mount.kind
+    let MountKind::Cache {
+        id,
+        input,
+        source,
+        sharing,
+        mode,
+        uid,
+        gid,
+        read_only,
+    } = &mount.kind
     else {
         return Err(Failure::new(FailureKind::Internal, "not a cache mount").into());
     };
@@ -72,7 +81,10 @@ pub(super) fn lease(
 }
 
 fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(FailureKind::Cache, format!("cache mount {}: {error}", path.display()))
+    Failure::new(
+        FailureKind::Cache,
+        format!("cache mount {}: {error}", path.display()),
+    )
 }
 
 /// Other ids, owners, modes or seeds are other caches (rules R20, R21).
@@ -85,13 +97,19 @@ fn directory(
 ) -> Result<PathBuf, StepError> {
     let mut hasher = blake3::Hasher::new();
     for part in [id, source, &format!("{mode:o} {uid} {gid}")] {
-        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        hasher
+            .update(&(part.len() as u64).to_le_bytes())
+            .update(part.as_bytes());
     }
     if let Some(tree) = seed {
         hasher.update(&tree.digest());
     }
     let name = hasher.finalize().to_hex();
-    let path = engine.layers.store.area("caches")?.join(&name.as_str()[..32]);
+    let path = engine
+        .layers
+        .store
+        .area("caches")?
+        .join(&name.as_str()[..32]);
     std::fs::create_dir_all(&path).map_err(|e| io_failure(&path, &e))?;
     // For people who look: nothing reads it.
     std::fs::write(path.join("id"), id).map_err(|e| io_failure(&path, &e))?;
@@ -108,7 +126,11 @@ fn take(
 ) -> Result<CacheLease, StepError> {
     let lock = open_lock(slot)?;
     loop {
-        let result = if exclusive { lock.try_lock() } else { lock.try_lock_shared() };
+        let result = if exclusive {
+            lock.try_lock()
+        } else {
+            lock.try_lock_shared()
+        };
         match result {
             Ok(()) => break,
             Err(TryLockError::WouldBlock) if engine.cancelled() => {
@@ -120,7 +142,10 @@ fn take(
         }
     }
     fill(engine, slot, make)?;
-    Ok(CacheLease { path: slot.join("data"), _lock: lock })
+    Ok(CacheLease {
+        path: slot.join("data"),
+        _lock: lock,
+    })
 }
 
 /// The first slot nobody uses: a second user at the same time gets a cache of its own (rule R23).
@@ -130,10 +155,17 @@ fn private(engine: &Engine, root: &Path, make: Make<'_>) -> Result<CacheLease, S
         let lock = open_lock(&slot)?;
         if lock.try_lock().is_ok() {
             fill(engine, &slot, make)?;
-            return Ok(CacheLease { path: slot.join("data"), _lock: lock });
+            return Ok(CacheLease {
+                path: slot.join("data"),
+                _lock: lock,
+            });
         }
     }
-    Err(Failure::new(FailureKind::Cache, "too many users of one private cache mount").into())
+    Err(Failure::new(
+        FailureKind::Cache,
+        "too many users of one private cache mount",
+    )
+    .into())
 }
 
 fn open_lock(slot: &Path) -> Result<File, Failure> {
@@ -183,12 +215,17 @@ fn populate(engine: &Engine, tree: &Tree, source: &str, path: &Path) -> Result<(
     }
     let mut writer = DirWriter::new(open_directory(path)?, engine.layers.owners()?);
     for visited in view.walk(&below) {
-        let Some(relative) = below_root(visited.path, &below) else { continue };
+        let Some(relative) = below_root(visited.path, &below) else {
+            continue;
+        };
         let file = view.file_of(visited.found).unwrap_or(visited.found);
-        let entry = Entry { path: relative.to_vec(), ..file.entry.clone() };
+        let entry = Entry {
+            path: relative.to_vec(),
+            ..file.entry.clone()
+        };
         if matches!(entry.kind, Kind::File { .. }) {
-            let mut content = copying::open(&engine.layers, tree, &file)
-                .map_err(|e| io_failure(path, &e))?;
+            let mut content =
+                copying::open(&engine.layers, tree, &file).map_err(|e| io_failure(path, &e))?;
             writer.write(&entry, &mut content)?;
         } else {
             writer.write(&entry, &mut std::io::empty())?;

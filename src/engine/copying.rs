@@ -10,8 +10,8 @@ use store::content::{Content, Reader};
 use store::view::{Found, View};
 
 use super::copy::{
-    AnonymousFiles, CopyError, ImageUsers, LayerFiles, Means, Planned, Selection, Source, StageTree,
-    archive_limits, plan_copy, plan_workdir, select,
+    AnonymousFiles, CopyError, ImageUsers, LayerFiles, Means, Planned, Selection, Source,
+    StageTree, archive_limits, plan_copy, plan_workdir, select,
 };
 use super::executor::{Engine, Made, Output, StepError};
 use super::layers::{Layers, Tree};
@@ -26,13 +26,17 @@ pub(super) struct TreeFiles<'a> {
 impl LayerFiles for TreeFiles<'_> {
     fn content(&self, layer: usize, path: &[u8]) -> io::Result<Content> {
         let diff_id = self.tree.layers.get(layer).ok_or(io::ErrorKind::NotFound)?;
-        self.layers.content(diff_id, path).map_err(|failure| io::Error::other(failure.message))
+        self.layers
+            .content(diff_id, path)
+            .map_err(|failure| io::Error::other(failure.message))
     }
 }
 
 /// The bytes of a regular file found in the view of `tree`.
 pub(super) fn open(layers: &Layers, tree: &Tree, file: &Found<'_>) -> io::Result<Reader> {
-    TreeFiles { layers, tree }.content(file.layer, &file.entry.path)?.open()
+    TreeFiles { layers, tree }
+        .content(file.layer, &file.entry.path)?
+        .open()
 }
 
 impl From<CopyError> for StepError {
@@ -52,31 +56,41 @@ pub(super) fn selection_key(
     with_selection(engine, op, inputs, |selection| Ok(selection.key()))
 }
 
-pub(super) fn copy(
-    engine: &Engine,
-    op: &op::Copy,
-    inputs: &[Output],
-) -> Result<Digest, StepError> {
+pub(super) fn copy(engine: &Engine, op: &op::Copy, inputs: &[Output]) -> Result<Digest, StepError> {
     let base = inputs[0].tree()?;
-    let view = if super::copy::is_linked(op) { View::default() } else { engine.layers.view(base)? };
-    let files = TreeFiles { layers: &engine.layers, tree: base };
+    let view = if super::copy::is_linked(op) {
+        View::default()
+    } else {
+        engine.layers.view(base)?
+    };
+    let files = TreeFiles {
+        layers: &engine.layers,
+        tree: base,
+    };
     let users = ImageUsers::new(&view, &files);
-    let temp = AnonymousFiles { directory: engine.layers.store.area("tmp")? };
-    let means = Means { temp: &temp, limits: archive_limits() };
+    let temp = AnonymousFiles {
+        directory: engine.layers.store.area("tmp")?,
+    };
+    let means = Means {
+        temp: &temp,
+        limits: archive_limits(),
+    };
     with_selection(engine, op, inputs, |selection| {
         let planned = plan_copy(op, selection, &view, &users, means)?;
         add(engine, planned)
     })
 }
 
-pub(super) fn workdir(
-    engine: &Engine,
-    op: &op::Workdir,
-    base: &Tree,
-) -> Result<Digest, StepError> {
+pub(super) fn workdir(engine: &Engine, op: &op::Workdir, base: &Tree) -> Result<Digest, StepError> {
     let view = engine.layers.view(base)?;
-    let files = TreeFiles { layers: &engine.layers, tree: base };
-    add(engine, plan_workdir(op, &view, &ImageUsers::new(&view, &files))?)
+    let files = TreeFiles {
+        layers: &engine.layers,
+        tree: base,
+    };
+    add(
+        engine,
+        plan_workdir(op, &view, &ImageUsers::new(&view, &files))?,
+    )
 }
 
 fn add(engine: &Engine, planned: Planned) -> Result<Digest, StepError> {
@@ -94,7 +108,9 @@ fn with_selection<T>(
     use_selection: impl FnOnce(&Selection<'_>) -> Result<T, StepError>,
 ) -> Result<T, StepError> {
     let wanted = |number: usize| {
-        op.sources.iter().any(|s| matches!(s, CopySource::Path { input, .. } if *input == number))
+        op.sources
+            .iter()
+            .any(|s| matches!(s, CopySource::Path { input, .. } if *input == number))
     };
     let mut views = Vec::with_capacity(inputs.len());
     for (number, input) in inputs.iter().enumerate() {
@@ -105,7 +121,12 @@ fn with_selection<T>(
     }
     let files: Vec<Option<TreeFiles<'_>>> = views
         .iter()
-        .map(|v| v.as_ref().map(|(_, tree)| TreeFiles { layers: &engine.layers, tree }))
+        .map(|v| {
+            v.as_ref().map(|(_, tree)| TreeFiles {
+                layers: &engine.layers,
+                tree,
+            })
+        })
         .collect();
     let stages: Vec<Option<StageTree<'_>>> = views
         .iter()
@@ -124,7 +145,12 @@ fn with_selection<T>(
                 return Err(Failure::new(FailureKind::Usage, message).into());
             }
             CopySource::Path { input, .. } => match (&inputs[*input], &stages[*input]) {
-                (Output::Context(name), _) => Source::Tree(engine.contexts.tree(name).map_err(|e| Failure::of(FailureKind::Usage, &e))?),
+                (Output::Context(name), _) => Source::Tree(
+                    engine
+                        .contexts
+                        .tree(name)
+                        .map_err(|e| Failure::of(FailureKind::Usage, &e))?,
+                ),
                 (Output::Tree(_), Some(stage)) => Source::Tree(stage),
                 (Output::Tree(_), None) => {
                     return Err(Failure::new(FailureKind::Internal, "no view of a source").into());
@@ -145,7 +171,10 @@ pub(super) const MOUNTED: &str = "mounted";
 /// A `COPY` of one path of a context to a fixed place in an empty tree.
 fn mount_copy(source: &str, epoch: i64) -> op::Copy {
     op::Copy {
-        sources: vec![CopySource::Path { input: 1, path: source.to_owned() }],
+        sources: vec![CopySource::Path {
+            input: 1,
+            path: source.to_owned(),
+        }],
         destination: format!("/{MOUNTED}"),
         chown: None,
         chmod: None,
@@ -163,11 +192,7 @@ fn mount_inputs(name: &str) -> [Output; 2] {
 }
 
 /// A digest of what a mount of `source` of the local context `name` shows (rule K09).
-pub(super) fn mount_key(
-    engine: &Engine,
-    name: &str,
-    source: &str,
-) -> Result<[u8; 32], StepError> {
+pub(super) fn mount_key(engine: &Engine, name: &str, source: &str) -> Result<[u8; 32], StepError> {
     selection_key(engine, &mount_copy(source, 0), &mount_inputs(name))
 }
 
@@ -190,4 +215,3 @@ pub(super) fn context_tree(
     engine.put(&key, &Made { layer, usage: None }, 0)?;
     Ok(Tree::new(vec![layer]))
 }
-

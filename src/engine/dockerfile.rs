@@ -31,7 +31,13 @@ pub(crate) fn read(request: &BuildRequest, given: Option<String>) -> Result<Dock
                 Some(text) => text,
                 None => limited(&mut io::stdin().lock(), Path::new("standard input"))?,
             };
-            Ok(Dockerfile { source: Source { name: "Dockerfile".into(), text }, path: None })
+            Ok(Dockerfile {
+                source: Source {
+                    name: "Dockerfile".into(),
+                    text,
+                },
+                path: None,
+            })
         }
         DockerfileSource::Path(path) => open(path),
         DockerfileSource::Default => {
@@ -39,7 +45,11 @@ pub(crate) fn read(request: &BuildRequest, given: Option<String>) -> Result<Dock
             let upper = context.join("Dockerfile");
             let lower = context.join("dockerfile");
             // Rule P31.
-            open(if !upper.exists() && lower.exists() { &lower } else { &upper })
+            open(if !upper.exists() && lower.exists() {
+                &lower
+            } else {
+                &upper
+            })
         }
     }
 }
@@ -57,17 +67,28 @@ fn open(path: &Path) -> Result<Dockerfile, Failure> {
     if file.metadata().map_err(fail)?.is_dir() {
         return Err(fail(io::Error::other("it is a directory")));
     }
-    let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     let text = limited(&mut file, path)?;
-    Ok(Dockerfile { source: Source { name, text }, path: Some(path.to_path_buf()) })
+    Ok(Dockerfile {
+        source: Source { name, text },
+        path: Some(path.to_path_buf()),
+    })
 }
 
 fn limited(reader: &mut dyn Read, path: &Path) -> Result<String, Failure> {
     let fail = |what: String| {
-        Failure::new(FailureKind::Usage, format!("failed to read {}: {what}", path.display()))
+        Failure::new(
+            FailureKind::Usage,
+            format!("failed to read {}: {what}", path.display()),
+        )
     };
     let mut bytes = Vec::new();
-    reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| fail(e.to_string()))?;
+    reader
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| fail(e.to_string()))?;
     if bytes.len() as u64 > MAX_BYTES {
         return Err(fail(format!("it is larger than {MAX_BYTES} bytes")));
     }
@@ -96,10 +117,22 @@ pub(crate) fn ignore_file(
 pub(crate) fn read_ignore(path: &Path) -> Result<Option<IgnoreFile>, Failure> {
     match File::open(path) {
         Ok(mut file) => {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            Ok(Some(IgnoreFile { name, text: limited(&mut file, path)? }))
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            Ok(Some(IgnoreFile {
+                name,
+                text: limited(&mut file, path)?,
+            }))
         }
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
             Ok(None)
         }
         Err(e) => {
@@ -111,8 +144,10 @@ pub(crate) fn read_ignore(path: &Path) -> Result<Option<IgnoreFile>, Failure> {
 
 /// All syntax errors as one failure.
 pub(crate) fn syntax_failure(source: &Source, diagnostics: &[Diagnostic]) -> Option<Failure> {
-    let errors: Vec<&Diagnostic> =
-        diagnostics.iter().filter(|d| d.severity == Severity::Error).collect();
+    let errors: Vec<&Diagnostic> = diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .collect();
     let (last, earlier) = errors.split_last()?;
     let mut text = String::new();
     for error in earlier {
@@ -126,11 +161,18 @@ pub(crate) fn syntax_failure(source: &Source, diagnostics: &[Diagnostic]) -> Opt
 
 fn diagnostic(source: &Source, diagnostic: &Diagnostic) -> Failure {
     let lines = diagnostic.lines;
-    let where_ = if lines.first == 0 { String::new() } else { format!(" on line {lines}") };
+    let where_ = if lines.first == 0 {
+        String::new()
+    } else {
+        format!(" on line {lines}")
+    };
     let message = format!("dockerfile parse error{where_}: {}", diagnostic.message);
     let mut failure = Failure::new(FailureKind::Dockerfile, message);
     failure.hints.extend(diagnostic.help.clone());
-    failure.excerpt =
-        Some(report::excerpt(&source.name, &source.text, (lines.first.max(1), lines.last.max(1))));
+    failure.excerpt = Some(report::excerpt(
+        &source.name,
+        &source.text,
+        (lines.first.max(1), lines.last.max(1)),
+    ));
     failure
 }

@@ -94,7 +94,9 @@ pub(crate) struct Made {
 impl Engine {
     /// The result recorded under `key`, if all of its bytes are still there.
     pub(super) fn look_up(&self, key: &Key) -> Result<Option<Digest>, StepError> {
-        let Some(bytes) = self.layers.store.record(STEPS, &key.0)? else { return Ok(None) };
+        let Some(bytes) = self.layers.store.record(STEPS, &key.0)? else {
+            return Ok(None);
+        };
         let record: Option<StepRecord> = serde_json::from_slice(&bytes).ok();
         let layer = record.and_then(|r| r.layer.parse().ok());
         Ok(layer.filter(|layer| self.layers.is_available(layer)))
@@ -102,7 +104,11 @@ impl Engine {
 
     pub(super) fn put(&self, key: &Key, made: &Made, took_ms: u64) -> Result<(), StepError> {
         let usage = made.usage.clone();
-        let record = StepRecord { layer: made.layer.to_string(), took_ms, usage };
+        let record = StepRecord {
+            layer: made.layer.to_string(),
+            took_ms,
+            usage,
+        };
         let json = serde_json::to_vec(&record)
             .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
         Ok(self.layers.store.put_record(STEPS, &key.0, &json)?)
@@ -176,7 +182,11 @@ impl Engine {
         for mount in &run.mounts {
             let (input, source) = match &mount.kind {
                 MountKind::Bind { input, source, .. } => (*input, source),
-                MountKind::Cache { input: Some(input), source, .. } => (*input, source),
+                MountKind::Cache {
+                    input: Some(input),
+                    source,
+                    ..
+                } => (*input, source),
                 _ => continue,
             };
             match &inputs[input] {
@@ -194,7 +204,9 @@ impl Engine {
         inputs: &[Output],
         base: &Tree,
     ) -> Result<Option<Key>, StepError> {
-        let Op::Copy(copy) = &node.op else { return Ok(None) };
+        let Op::Copy(copy) = &node.op else {
+            return Ok(None);
+        };
         if !inputs.iter().skip(1).any(|i| matches!(i, Output::Tree(_))) {
             return Ok(None);
         }
@@ -218,7 +230,10 @@ impl Engine {
     }
 
     pub(crate) fn note(&self, node: NodeId, text: impl Into<String>) {
-        (self.events)(Event::Note { node, text: text.into() });
+        (self.events)(Event::Note {
+            node,
+            text: text.into(),
+        });
     }
 
     fn make(
@@ -231,10 +246,14 @@ impl Engine {
     ) -> Result<Made, StepError> {
         match &node.op {
             Op::Run(run) => run::run(self, id, run, inputs, base, cancel),
-            Op::Copy(copy) => Ok(Made { layer: copying::copy(self, copy, inputs)?, usage: None }),
-            Op::Workdir(workdir) => {
-                Ok(Made { layer: copying::workdir(self, workdir, base)?, usage: None })
-            }
+            Op::Copy(copy) => Ok(Made {
+                layer: copying::copy(self, copy, inputs)?,
+                usage: None,
+            }),
+            Op::Workdir(workdir) => Ok(Made {
+                layer: copying::workdir(self, workdir, base)?,
+                usage: None,
+            }),
             Op::Http(http) => Err(not_implemented(&format!("ADD {}", http.url))),
             Op::Git(git) => Err(not_implemented(&format!("ADD {}", git.url))),
             Op::Scratch | Op::Image { .. } | Op::Context { .. } => {
@@ -269,7 +288,8 @@ impl Executor for Engine {
             }),
             Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => {
                 let base = inputs[0].tree()?;
-                self.prepare_step(node, inputs, base).map_err(|e| self.inside_or(e))
+                self.prepare_step(node, inputs, base)
+                    .map_err(|e| self.inside_or(e))
             }
         }
     }
@@ -290,7 +310,13 @@ impl Executor for Engine {
         let base = inputs.first().unwrap_or(&scratch).tree()?;
         let made = self
             .make(id, node, inputs, base, cancel)
-            .map_err(|e| if cancel.is_cancelled() { StepError::Cancelled } else { e })
+            .map_err(|e| {
+                if cancel.is_cancelled() {
+                    StepError::Cancelled
+                } else {
+                    e
+                }
+            })
             .map_err(|e| self.inside_or(e))?;
         let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.put(key, &made, took_ms)?;
@@ -304,6 +330,10 @@ impl Executor for Engine {
 impl Engine {
     /// What failed only for being outside is done again inside.
     fn inside_or(&self, error: StepError) -> StepError {
-        if self.layers.wants_inside() { StepError::NeedsInside } else { error }
+        if self.layers.wants_inside() {
+            StepError::NeedsInside
+        } else {
+            error
+        }
     }
 }

@@ -42,8 +42,8 @@ pub(super) fn export(
     let blobs = blobs(layers, tree)?;
     let config = config(plan, tree)?;
     let size = blobs.iter().map(|b| b.size).sum();
-    let image = oci::image::assemble(config, blobs)
-        .map_err(|e| Failure::of(FailureKind::Internal, &e))?;
+    let image =
+        oci::image::assemble(config, blobs).map_err(|e| Failure::of(FailureKind::Internal, &e))?;
     layers.store.put_blob(&image.config)?;
     layers.store.put_blob(&image.manifest)?;
     let mut places = Vec::new();
@@ -71,7 +71,9 @@ pub(super) fn export(
 
 fn names(tags: &[String]) -> Result<Vec<Reference>, Failure> {
     let name = |tag: &String| {
-        let reference: Reference = tag.parse().map_err(|e| Failure::of(FailureKind::Usage, &e))?;
+        let reference: Reference = tag
+            .parse()
+            .map_err(|e| Failure::of(FailureKind::Usage, &e))?;
         Ok(reference.with_default_tag())
     };
     tags.iter().map(name).collect()
@@ -80,7 +82,9 @@ fn names(tags: &[String]) -> Result<Vec<Reference>, Failure> {
 /// Every layer as a blob in the store, several at once: most are there, the others must be
 /// compressed.
 fn blobs(layers: &Layers, tree: &Tree) -> Result<Vec<Blob>, Failure> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(4);
     let results: Vec<Mutex<Option<Result<LayerBlob, Failure>>>> =
         tree.layers.iter().map(|_| Mutex::new(None)).collect();
     let next = std::sync::atomic::AtomicUsize::new(0);
@@ -89,7 +93,9 @@ fn blobs(layers: &Layers, tree: &Tree) -> Result<Vec<Blob>, Failure> {
             let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let Some(slot) = results.get(at) else { return };
             let made = layers.blob(&tree.layers[at]);
-            *slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(made);
+            *slot
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(made);
         }
     };
     std::thread::scope(|scope| {
@@ -101,15 +107,24 @@ fn blobs(layers: &Layers, tree: &Tree) -> Result<Vec<Blob>, Failure> {
     results
         .into_iter()
         .map(|slot| {
-            let made = slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let made = slot
+                .into_inner()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             let blob = made.unwrap_or_else(|| {
-                Err(Failure::new(FailureKind::Internal, "a layer was not exported"))
+                Err(Failure::new(
+                    FailureKind::Internal,
+                    "a layer was not exported",
+                ))
             })?;
             let digest = blob
                 .digest
                 .parse()
                 .map_err(|e| Failure::of(FailureKind::Internal, &e))?;
-            Ok(Blob { digest, size: blob.size, media_type: blob.media_type.as_str().into() })
+            Ok(Blob {
+                digest,
+                size: blob.size,
+                media_type: blob.media_type.as_str().into(),
+            })
         })
         .collect()
 }
@@ -149,7 +164,11 @@ fn write(
         oci::layout::write_directory(destination, image, names, source)
     };
     result.map_err(|e| Failure::of(FailureKind::Environment, &e))?;
-    let form = if *tar { "OCI layout, tar" } else { "OCI layout" };
+    let form = if *tar {
+        "OCI layout, tar"
+    } else {
+        "OCI layout"
+    };
     Ok(format!("{} ({form})", destination.display()))
 }
 
@@ -157,7 +176,10 @@ fn write(
 pub(super) fn announce(request: &BuildRequest, exported: &Exported) -> Result<(), Failure> {
     let put = |path: &Path, bytes: &[u8]| {
         std::fs::write(path, bytes).map_err(|e| {
-            Failure::new(FailureKind::Environment, format!("write {}: {e}", path.display()))
+            Failure::new(
+                FailureKind::Environment,
+                format!("write {}: {e}", path.display()),
+            )
         })
     };
     if let Some(path) = &request.iid_file {

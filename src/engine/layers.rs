@@ -9,9 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use oci::layer::{
-    Compression, LayerSink, ReadOptions, Workers, decompress, pack, scan, unpack,
-};
+use oci::layer::{Compression, LayerSink, ReadOptions, Workers, decompress, pack, scan, unpack};
 use serde::{Deserialize, Serialize};
 use store::content::{Content, Item};
 use store::digest::HashWriter;
@@ -55,11 +53,15 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn new(layers: Vec<Digest>) -> Self {
-        Self { layers: layers.into() }
+        Self {
+            layers: layers.into(),
+        }
     }
 
     pub(crate) fn with(&self, layer: Digest) -> Self {
-        Self { layers: self.layers.iter().copied().chain([layer]).collect() }
+        Self {
+            layers: self.layers.iter().copied().chain([layer]).collect(),
+        }
     }
 
     /// One digest for the whole stack, for keys.
@@ -147,7 +149,10 @@ impl Layers {
 
     /// Whoever holds the turn makes the form; the others then find it made.
     fn turn(&self, form: Form, diff_id: &Digest) -> Arc<Mutex<()>> {
-        lock(&self.turns).entry((form, *diff_id)).or_default().clone()
+        lock(&self.turns)
+            .entry((form, *diff_id))
+            .or_default()
+            .clone()
     }
 
     /// True when every form of the layer can be had, told by a few `stat`s.
@@ -162,12 +167,18 @@ impl Layers {
 
     /// A directory of an earlier boot counts again when its bytes still give the diff_id.
     fn recheck(&self, diff_id: &Digest) -> bool {
-        let Some(path) = self.store.untrusted_layer_directory(diff_id) else { return false };
+        let Some(path) = self.store.untrusted_layer_directory(diff_id) else {
+            return false;
+        };
         if self.owners().is_err() {
             return false;
         }
-        let Ok(root) = open_directory(&path) else { return false };
-        let Ok(index) = self.index(diff_id) else { return false };
+        let Ok(root) = open_directory(&path) else {
+            return false;
+        };
+        let Ok(index) = self.index(diff_id) else {
+            return false;
+        };
         let items = items(&index, &Arc::new(root));
         let packed = pack(items, HashWriter::new(std::io::sink()));
         let same = packed.is_ok_and(|(_, writer)| writer.finish().0 == *diff_id);
@@ -211,7 +222,8 @@ impl Layers {
             Some(index) => index,
             None => {
                 let tar = decompress(self.open_blob(diff_id)?).map_err(|e| damaged(diff_id, &e))?;
-                let scanned = scan(tar, ReadOptions::default()).map_err(|e| damaged(diff_id, &e))?;
+                let scanned =
+                    scan(tar, ReadOptions::default()).map_err(|e| damaged(diff_id, &e))?;
                 check(diff_id, &scanned.diff_id)?;
                 self.store.put_index(diff_id, &scanned.index)?;
                 scanned.index
@@ -236,7 +248,10 @@ impl Layers {
             return Ok(path);
         }
         if !self.has_blob(diff_id) && self.recheck(diff_id) {
-            return self.store.layer_directory(diff_id).ok_or_else(|| internal("layer vanished"));
+            return self
+                .store
+                .layer_directory(diff_id)
+                .ok_or_else(|| internal("layer vanished"));
         }
         let draft = self.store.layer_draft()?;
         let writer = DirWriter::new(open_directory(&draft.files())?, owners);
@@ -264,8 +279,10 @@ impl Layers {
                 wanted.push(*layer);
             }
         }
-        let missing: Vec<&Digest> =
-            wanted.iter().filter(|l| self.store.layer_directory(l).is_none()).collect();
+        let missing: Vec<&Digest> = wanted
+            .iter()
+            .filter(|l| self.store.layer_directory(l).is_none())
+            .collect();
         if missing.len() > 1 {
             // Inflating is one thread per layer: several layers at once.
             let queue = Mutex::new(missing.iter());
@@ -294,7 +311,10 @@ impl Layers {
                 root
             }
         };
-        Ok(Content::Beneath { root, path: path.to_vec() })
+        Ok(Content::Beneath {
+            root,
+            path: path.to_vec(),
+        })
     }
 
     /// Puts a layer made of `items` into the store as a blob.
@@ -304,7 +324,8 @@ impl Layers {
         let build = |e: &dyn std::error::Error| Failure::of(FailureKind::Build, e);
         let (index, sink) = pack(items, sink).map_err(|e| build(&e))?;
         let sealed = sink.finish().map_err(|e| build(&e))?;
-        self.store.commit_blob(sealed.writer, Some(&sealed.blob.digest))?;
+        self.store
+            .commit_blob(sealed.writer, Some(&sealed.blob.digest))?;
         let blob = LayerBlob {
             digest: sealed.blob.digest.to_string(),
             size: sealed.blob.size,
@@ -343,18 +364,23 @@ impl Layers {
         let root = Arc::new(open_directory(&self.directory(diff_id)?)?);
         let actual = self.add_as_blob(items(&index, &root))?;
         check(diff_id, &actual)?;
-        self.stored_blob(diff_id).ok_or_else(|| internal("the blob just written is gone"))
+        self.stored_blob(diff_id)
+            .ok_or_else(|| internal("the blob just written is gone"))
     }
 
     fn import(&self, diff_id: &Digest, origin: &dyn Origin) -> Result<LayerBlob, Failure> {
         let blob = origin.blob();
-        let digest = blob.digest().ok_or_else(|| internal("bad digest from an image"))?;
+        let digest = blob
+            .digest()
+            .ok_or_else(|| internal("bad digest from an image"))?;
         if self.store.blob_size(&digest) != Some(blob.size) {
             let mut writer = self.store.blob_writer()?;
             let mut reader = origin.open()?;
             std::io::copy(&mut reader, &mut writer)
                 .map_err(|e| Failure::of(FailureKind::Registry, &e))?;
-            self.store.commit_blob(writer, Some(&digest)).map_err(|e| damaged(&digest, &e))?;
+            self.store
+                .commit_blob(writer, Some(&digest))
+                .map_err(|e| damaged(&digest, &e))?;
         }
         self.record_blob(diff_id, &blob)?;
         Ok(blob)
@@ -378,12 +404,16 @@ fn check(expected: &Digest, actual: &Digest) -> Result<(), Failure> {
 fn items(index: &Index, root: &Arc<OwnedFd>) -> Vec<Item> {
     let item = |entry: &store::tree::Entry| {
         let content = match entry.kind {
-            Kind::File { .. } => {
-                Content::Beneath { root: root.clone(), path: entry.path.clone() }
-            }
+            Kind::File { .. } => Content::Beneath {
+                root: root.clone(),
+                path: entry.path.clone(),
+            },
             _ => Content::None,
         };
-        Item { entry: entry.clone(), content }
+        Item {
+            entry: entry.clone(),
+            content,
+        }
     };
     index.entries().iter().map(item).collect()
 }

@@ -26,24 +26,44 @@ pub(super) fn prepare(
     op: &op::Run,
     inputs: &[Output],
 ) -> Result<Prepared, StepError> {
-    let mut prepared = Prepared { rlimits: rlimits(&op.ulimits)?, ..Prepared::default() };
+    let mut prepared = Prepared {
+        rlimits: rlimits(&op.ulimits)?,
+        ..Prepared::default()
+    };
     let resolv_conf = engine.run.resolv_conf.clone();
-    prepared.mounts.push(file("/etc/resolv.conf", resolv_conf, 0o644, 0, 0));
-    prepared.mounts.push(file("/etc/hosts", hosts(op), 0o644, 0, 0));
+    prepared
+        .mounts
+        .push(file("/etc/resolv.conf", resolv_conf, 0o644, 0, 0));
+    prepared
+        .mounts
+        .push(file("/etc/hosts", hosts(op), 0o644, 0, 0));
     if let Some((name, content)) = &op.script {
         let path = format!("/dev/pipes/{name}");
-        prepared.mounts.push(file(&path, content.clone().into_bytes(), 0o755, 0, 0));
+        prepared
+            .mounts
+            .push(file(&path, content.clone().into_bytes(), 0o755, 0, 0));
     }
     for mount in &op.mounts {
         if let Some(kind) = kind(engine, op, mount, inputs, &mut prepared)? {
-            prepared.mounts.push(Mount { target: PathBuf::from(&mount.target), kind });
+            prepared.mounts.push(Mount {
+                target: PathBuf::from(&mount.target),
+                kind,
+            });
         }
     }
     Ok(prepared)
 }
 
 fn file(target: &str, content: Vec<u8>, mode: u32, uid: u32, gid: u32) -> Mount {
-    Mount { target: PathBuf::from(target), kind: Kind::File { content, mode, uid, gid } }
+    Mount {
+        target: PathBuf::from(target),
+        kind: Kind::File {
+            content,
+            mode,
+            uid,
+            gid,
+        },
+    }
 }
 
 fn kind(
@@ -54,7 +74,11 @@ fn kind(
     prepared: &mut Prepared,
 ) -> Result<Option<Kind>, StepError> {
     Ok(Some(match &mount.kind {
-        MountKind::Bind { input, source, writable } => {
+        MountKind::Bind {
+            input,
+            source,
+            writable,
+        } => {
             let tree = input_tree(engine, op, &inputs[*input], source)?;
             let subpath = match &inputs[*input] {
                 Output::Tree(_) => PathBuf::from(source),
@@ -67,7 +91,12 @@ fn kind(
             }
             if *writable {
                 let draft = engine.layers.store.layer_draft()?;
-                Kind::Overlay { lowers, upper: draft.files(), work: draft.work(), subpath }
+                Kind::Overlay {
+                    lowers,
+                    upper: draft.files(),
+                    work: draft.work(),
+                    subpath,
+                }
             } else {
                 Kind::Lowers { lowers, subpath }
             }
@@ -78,15 +107,28 @@ fn kind(
             prepared.leases.push(lease);
             Kind::Bind { source, read_only }
         }
-        MountKind::Tmpfs { size } => Kind::Tmpfs { size: *size, mode: 0o1777 },
-        MountKind::Secret { id, required, file, env, mode, uid, gid } => {
+        MountKind::Tmpfs { size } => Kind::Tmpfs {
+            size: *size,
+            mode: 0o1777,
+        },
+        MountKind::Secret {
+            id,
+            required,
+            file,
+            env,
+            mode,
+            uid,
+            gid,
+        } => {
             let Some(content) = engine.run.secrets.get(id) else {
                 if *required {
                     let failure = Failure::new(
                         FailureKind::Build,
                         format!("secret {id}: not found, and the step requires it"),
                     );
-                    return Err(failure.hint(format!("give --secret id={id},src=PATH")).into());
+                    return Err(failure
+                        .hint(format!("give --secret id={id},src=PATH"))
+                        .into());
                 }
                 return Ok(None);
             };
@@ -96,9 +138,16 @@ fn kind(
             if !file {
                 return Ok(None);
             }
-            Kind::File { content: content.clone(), mode: *mode, uid: *uid, gid: *gid }
+            Kind::File {
+                content: content.clone(),
+                mode: *mode,
+                uid: *uid,
+                gid: *gid,
+            }
         }
-        MountKind::Ssh { required: false, .. } => return Ok(None),
+        MountKind::Ssh {
+            required: false, ..
+        } => return Ok(None),
         MountKind::Ssh { .. } => {
             let message = "RUN --mount=type=ssh is not implemented yet";
             return Err(Failure::new(FailureKind::Usage, message).into());

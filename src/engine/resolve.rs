@@ -34,7 +34,10 @@ pub(crate) struct Images {
 impl Images {
     pub(crate) fn tree(&self, name: &str) -> Result<Tree, Failure> {
         self.trees.get(name).cloned().ok_or_else(|| {
-            Failure::new(FailureKind::Internal, format!("image {name} was not resolved"))
+            Failure::new(
+                FailureKind::Internal,
+                format!("image {name} was not resolved"),
+            )
         })
     }
 }
@@ -53,7 +56,10 @@ fn tag_key(name: &str) -> [u8; 32] {
 /// Makes `name` stand for a manifest whose blobs are in the store.
 pub(crate) fn put_tag(store: &Store, name: &Reference, manifest: &Digest) -> Result<(), Failure> {
     let name = name.to_string();
-    let record = TagRecord { name: name.clone(), manifest: manifest.to_string() };
+    let record = TagRecord {
+        name: name.clone(),
+        manifest: manifest.to_string(),
+    };
     let json = serde_json::to_vec(&record)
         .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
     Ok(store.put_record(TAGS, &tag_key(&name), &json)?)
@@ -96,12 +102,19 @@ impl Resolver<'_> {
         for (key, need) in &needs.images {
             if self.is_empty_image(need) {
                 images.trees.insert(key.clone(), Tree::default());
-                let fact = ImageFact { config: ImageConfig::default(), layers: 0 };
+                let fact = ImageFact {
+                    config: ImageConfig::default(),
+                    layers: 0,
+                };
                 facts.images.insert(key.clone(), fact);
                 continue;
             }
-            let found = self.find(key, need).map_err(|failure| (failure, need.lines))?;
-            let fact = self.take_in(key, found, images).map_err(|f| (f, need.lines))?;
+            let found = self
+                .find(key, need)
+                .map_err(|failure| (failure, need.lines))?;
+            let fact = self
+                .take_in(key, found, images)
+                .map_err(|f| (f, need.lines))?;
             facts.images.insert(key.clone(), fact);
         }
         Ok(())
@@ -109,7 +122,10 @@ impl Resolver<'_> {
 
     /// `docker-image://scratch` (rule G07).
     fn is_empty_image(&self, need: &ImageNeed) -> bool {
-        let context = need.named_context.then(|| self.contexts.get(&need.reference)).flatten();
+        let context = need
+            .named_context
+            .then(|| self.contexts.get(&need.reference))
+            .flatten();
         matches!(context, Some(NamedContext::Image(reference)) if reference == "scratch")
     }
 
@@ -119,18 +135,27 @@ impl Resolver<'_> {
             return self.image(&need.reference, &need.platform, pin);
         }
         match self.contexts.get(&need.reference) {
-            Some(NamedContext::OciLayout { directory, reference }) => {
+            Some(NamedContext::OciLayout {
+                directory,
+                reference,
+            }) => {
                 let layout = Layout::open(directory).map_err(|e| oci_failure(&e))?;
                 let reference = pin.or(reference.as_deref());
                 let image = layout
                     .resolve(reference, &oci_platform(&need.platform))
                     .map_err(|e| oci_failure(&e))?;
-                Ok(Found { image, origin: Place::Layout(directory.clone()) })
+                Ok(Found {
+                    image,
+                    origin: Place::Layout(directory.clone()),
+                })
             }
             Some(NamedContext::Image(reference)) => self.image(reference, &need.platform, pin),
             Some(NamedContext::Directory(path)) => {
-                let message =
-                    format!("build context {:?} is the directory {}, not an image", need.reference, path.display());
+                let message = format!(
+                    "build context {:?} is the directory {}, not an image",
+                    need.reference,
+                    path.display()
+                );
                 Err(Failure::new(FailureKind::Usage, message))
             }
             None => Err(Failure::new(
@@ -140,23 +165,24 @@ impl Resolver<'_> {
         }
     }
 
-    fn image(
-        &self,
-        text: &str,
-        platform: &Platform,
-        pin: Option<&str>,
-    ) -> Result<Found, Failure> {
+    fn image(&self, text: &str, platform: &Platform, pin: Option<&str>) -> Result<Found, Failure> {
         let reference: Reference = text
             .parse()
             .map_err(|e| Failure::of(FailureKind::Usage, &e))?;
         if let Some(image) = self.in_store(&reference, platform, pin)? {
-            return Ok(Found { image, origin: Place::Store });
+            return Ok(Found {
+                image,
+                origin: Place::Store,
+            });
         }
         let image = self
             .runtime
             .block_on(self.client.resolve(&reference, &oci_platform(platform)))
             .map_err(|e| registry_failure(text, &e))?;
-        Ok(Found { image, origin: Place::Registry(reference) })
+        Ok(Found {
+            image,
+            origin: Place::Registry(reference),
+        })
     }
 
     /// A tag of the local store, or a manifest pinned by the process outside.
@@ -175,11 +201,14 @@ impl Resolver<'_> {
         let Some(digest) = tag()?.filter(|tagged| pin.is_none_or(|pin| pin == tagged)) else {
             return Ok(None);
         };
-        let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
+        let Ok(digest) = digest.parse::<Digest>() else {
+            return Ok(None);
+        };
         let read = |digest: &Digest| -> Result<Vec<u8>, Failure> {
             let mut bytes = Vec::new();
             let mut file = self.layers.open_stored(digest)?;
-            file.read_to_end(&mut bytes).map_err(store::Error::io("read blob of", &digest.hex()))?;
+            file.read_to_end(&mut bytes)
+                .map_err(store::Error::io("read blob of", &digest.hex()))?;
             Ok(bytes)
         };
         if store.blob_size(&digest).is_none() {
@@ -187,7 +216,9 @@ impl Resolver<'_> {
         }
         let manifest_bytes = read(&digest)?;
         let document = Document::parse(&manifest_bytes, None).map_err(|e| oci_failure(&e))?;
-        let Document::Manifest(manifest) = document else { return Ok(None) };
+        let Document::Manifest(manifest) = document else {
+            return Ok(None);
+        };
         let config_digest = manifest.config().digest().to_string();
         let config_digest = config_digest.parse().map_err(|e| oci_failure(&e))?;
         let image = ResolvedImage::new(manifest_bytes, &manifest, read(&config_digest)?)
@@ -197,7 +228,10 @@ impl Resolver<'_> {
 
     fn take_in(&self, key: &str, found: Found, images: &mut Images) -> Result<ImageFact, Failure> {
         let config: ImageConfig = serde_json::from_slice(&found.image.config).map_err(|e| {
-            Failure::new(FailureKind::Registry, format!("image {key}: its config is invalid: {e}"))
+            Failure::new(
+                FailureKind::Registry,
+                format!("image {key}: its config is invalid: {e}"),
+            )
         })?;
         let mut diff_ids = Vec::with_capacity(found.image.layers.len());
         for layer in &found.image.layers {
@@ -218,8 +252,13 @@ impl Resolver<'_> {
             diff_ids.push(layer.diff_id);
         }
         images.trees.insert(key.to_owned(), Tree::new(diff_ids));
-        images.pins.insert(key.to_owned(), found.image.manifest_digest.to_string());
-        Ok(ImageFact { config, layers: found.image.layers.len() })
+        images
+            .pins
+            .insert(key.to_owned(), found.image.manifest_digest.to_string());
+        Ok(ImageFact {
+            config,
+            layers: found.image.layers.len(),
+        })
     }
 }
 
@@ -246,12 +285,18 @@ impl Origin for BlobOrigin {
             Place::Store => Ok(Box::new(self.store.open_blob(&self.digest)?)),
             Place::Layout(directory) => {
                 let layout = Layout::open(directory).map_err(|e| oci_failure(&e))?;
-                Ok(Box::new(layout.open_blob(&self.digest).map_err(|e| oci_failure(&e))?.0))
+                Ok(Box::new(
+                    layout
+                        .open_blob(&self.digest)
+                        .map_err(|e| oci_failure(&e))?
+                        .0,
+                ))
             }
             Place::Registry(reference) => {
                 let mut writer = self.store.blob_writer()?;
                 let fetch =
-                    self.client.fetch_blob(reference, &self.digest, self.blob.size, &mut writer);
+                    self.client
+                        .fetch_blob(reference, &self.digest, self.blob.size, &mut writer);
                 self.runtime
                     .block_on(fetch)
                     .map_err(|e| registry_failure(&reference.to_string(), &e))?;

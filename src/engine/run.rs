@@ -69,7 +69,10 @@ pub(super) fn run(
     refuse_unimplemented(op)?;
     let owners = engine.layers.owners()?;
     let view = engine.layers.view(base)?;
-    let files = TreeFiles { layers: &engine.layers, tree: base };
+    let files = TreeFiles {
+        layers: &engine.layers,
+        tree: base,
+    };
     let identity = ImageUsers::new(&view, &files)
         .identity(&op.user)
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
@@ -81,12 +84,19 @@ pub(super) fn run(
     let outcome = execute(engine, id, &spec, cancel)?;
     drop(spec);
     check_status(op, &outcome.status)?;
-    let clock = StepClock { start, end: now(), epoch: op.epoch };
+    let clock = StepClock {
+        start,
+        end: now(),
+        epoch: op.epoch,
+    };
     let items = scan(&draft.files(), owners, Some(&clock))
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
     let items = changes(items, &ViewBelow(&view))?;
     let layer = engine.layers.add_as_directory(items, &draft)?;
-    Ok(Made { layer, usage: Some((&outcome.usage).into()) })
+    Ok(Made {
+        layer,
+        usage: Some((&outcome.usage).into()),
+    })
 }
 
 fn refuse_unimplemented(op: &op::Run) -> Result<(), Failure> {
@@ -97,7 +107,10 @@ fn refuse_unimplemented(op: &op::Run) -> Result<(), Failure> {
     } else {
         return Ok(());
     };
-    Err(Failure::new(FailureKind::Usage, format!("{what} is not implemented yet")))
+    Err(Failure::new(
+        FailureKind::Usage,
+        format!("{what} is not implemented yet"),
+    ))
 }
 
 /// Gives the fresh upper directory the metadata that the step sees for `/`, and tells the time on
@@ -107,8 +120,14 @@ fn prepare_root(draft: &LayerDraft, epoch: i64) -> Result<(i64, i64), Failure> {
     let io = |e: rustix::io::Errno| Failure::from(store::Error::io("prepare", &path)(e));
     let stat = rustix::fs::stat(&path).map_err(io)?;
     rustix::fs::chmod(&path, Mode::from_raw_mode(0o755)).map_err(io)?;
-    let time = Timespec { tv_sec: epoch, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
+    let time = Timespec {
+        tv_sec: epoch,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
     rustix::fs::utimensat(CWD, &path, &times, rustix::fs::AtFlags::empty()).map_err(io)?;
     #[allow(clippy::cast_possible_wrap, reason = "nanoseconds are below 2^30")]
     Ok((stat.st_mtime, stat.st_mtime_nsec as i64))
@@ -116,8 +135,13 @@ fn prepare_root(draft: &LayerDraft, epoch: i64) -> Result<(i64, i64), Failure> {
 
 fn now() -> (i64, i64) {
     // File times come from a clock of tick resolution, never ahead of this one.
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), i64::from(since.subsec_nanos()))
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    (
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        i64::from(since.subsec_nanos()),
+    )
 }
 
 fn spec(
@@ -128,7 +152,11 @@ fn spec(
     prepared: mounts::Prepared,
 ) -> container::Spec {
     container::Spec {
-        root: container::Root::Overlay { lowers, upper: draft.files(), work: draft.work() },
+        root: container::Root::Overlay {
+            lowers,
+            upper: draft.files(),
+            work: draft.work(),
+        },
         argv: op.args.iter().map(OsString::from).collect(),
         env: environment(op, identity, prepared.secret_env),
         cwd: PathBuf::from(&op.cwd),
@@ -168,7 +196,9 @@ fn environment(
     if !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".to_owned(), identity.home.clone().into_bytes()));
     }
-    env.into_iter().map(|(n, v)| (n.into(), OsString::from_vec(v))).collect()
+    env.into_iter()
+        .map(|(n, v)| (n.into(), OsString::from_vec(v)))
+        .collect()
 }
 
 fn execute(
@@ -185,7 +215,11 @@ fn execute(
             container::Stream::Stdout => graph::event::Stream::Stdout,
             container::Stream::Stderr => graph::event::Stream::Stderr,
         };
-        (engine.events)(Event::Output { node: id, stream, bytes: bytes.to_vec() });
+        (engine.events)(Event::Output {
+            node: id,
+            stream,
+            bytes: bytes.to_vec(),
+        });
     };
     sandbox::run(spec, &mut sink, &stop).map_err(|e| Failure::from(&e).into())
 }
@@ -217,7 +251,11 @@ impl Below for ViewBelow<'_> {
     }
 
     fn names(&self, path: &[u8]) -> Vec<Vec<u8>> {
-        self.0.children(path).iter().map(|child| child.name().to_vec()).collect()
+        self.0
+            .children(path)
+            .iter()
+            .map(|child| child.name().to_vec())
+            .collect()
     }
 }
 

@@ -44,15 +44,19 @@ pub(crate) fn start(request: &BuildRequest, inside: Option<Inside>) -> Result<u8
     });
     match result? {
         Attempt::Done(exported) => export::announce(request, &exported).map(|()| 0),
-        Attempt::NeedsInside(_) if inside.is_some() => {
-            Err(Failure::new(FailureKind::Internal, "inside, and still asking to be inside"))
-        }
+        Attempt::NeedsInside(_) if inside.is_some() => Err(Failure::new(
+            FailureKind::Internal,
+            "inside, and still asking to be inside",
+        )),
         Attempt::NeedsInside(handoff) => enter(&handoff),
     }
 }
 
 fn runtime() -> Result<Runtime, Failure> {
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
     runtime.map_err(|e| Failure::new(FailureKind::Environment, format!("start threads: {e}")))
 }
 
@@ -64,7 +68,10 @@ fn enter(handoff: &Handoff) -> Result<u8, Failure> {
 }
 
 fn handoff_failure(error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Internal, format!("hand the build over: {error}"))
+    Failure::new(
+        FailureKind::Internal,
+        format!("hand the build over: {error}"),
+    )
 }
 
 fn send(handoff: &Handoff) -> Result<OwnedFd, Failure> {
@@ -77,7 +84,10 @@ fn send(handoff: &Handoff) -> Result<OwnedFd, Failure> {
 }
 
 fn receive(inside: &Inside) -> Result<Handoff, Failure> {
-    let fd = inside.fds.first().ok_or_else(|| handoff_failure("nothing arrived"))?;
+    let fd = inside
+        .fds
+        .first()
+        .ok_or_else(|| handoff_failure("nothing arrived"))?;
     let mut file = File::from(fd.try_clone().map_err(handoff_failure)?);
     let mut json = Vec::new();
     file.read_to_end(&mut json).map_err(handoff_failure)?;

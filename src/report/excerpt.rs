@@ -19,7 +19,11 @@ pub(crate) fn excerpt(name: &str, text: &str, lines: (u32, u32)) -> String {
     out.push_str("--------------------\n");
     for (at, line) in text.lines().enumerate().skip(shown.start).take(shown.len()) {
         let number = at + 1;
-        let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
+        let mark = if (first..=last).contains(&number) {
+            ">>>"
+        } else {
+            "   "
+        };
         // A write to a string cannot fail.
         writeln!(out, "{number:4} | {mark} {}", line.trim_end()).ok();
     }

@@ -2,7 +2,11 @@
 
 mod excerpt;
 mod plain;
-#[expect(clippy::print_stderr, clippy::print_stdout, reason = "the one place that prints")]
+#[expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "the one place that prints"
+)]
 mod terminal;
 
 pub(crate) use excerpt::excerpt;

@@ -38,7 +38,11 @@ struct Step {
 
 impl Plain {
     pub(crate) fn new(plan: Arc<Plan>, print: Print) -> Self {
-        Self { plan, state: Mutex::default(), print }
+        Self {
+            plan,
+            state: Mutex::default(),
+            print,
+        }
     }
 
     pub(crate) fn handle(&self, event: &Event) {
@@ -115,7 +119,9 @@ impl Plain {
 
     fn flush(&self, state: &mut State, node: NodeId) {
         let number = self.number(state, node);
-        let Some(step) = state.steps.get_mut(&node) else { return };
+        let Some(step) = state.steps.get_mut(&node) else {
+            return;
+        };
         if !step.partial.is_empty() {
             let line = std::mem::take(&mut step.partial);
             self.print_line(number, step, &line);
@@ -138,11 +144,19 @@ impl Plain {
 
 impl Step {
     fn new() -> Self {
-        Self { start: Instant::now(), partial: Vec::new(), tail: VecDeque::new() }
+        Self {
+            start: Instant::now(),
+            partial: Vec::new(),
+            tail: VecDeque::new(),
+        }
     }
 
     fn line_end(&self) -> Option<usize> {
-        let newline = self.partial.iter().position(|b| *b == b'\n').map(|at| at + 1);
+        let newline = self
+            .partial
+            .iter()
+            .position(|b| *b == b'\n')
+            .map(|at| at + 1);
         newline.or_else(|| (self.partial.len() > LINE_BYTES).then_some(LINE_BYTES))
     }
 }
@@ -161,8 +175,15 @@ mod tests {
     use super::*;
 
     fn rendered(events: &[Event]) -> Vec<String> {
-        let meta = |name: &str| Meta { name: name.into(), ..Meta::default() };
-        let node = |name| Node { op: Op::Scratch, inputs: Vec::new(), meta: meta(name) };
+        let meta = |name: &str| Meta {
+            name: name.into(),
+            ..Meta::default()
+        };
+        let node = |name| Node {
+            op: Op::Scratch,
+            inputs: Vec::new(),
+            meta: meta(name),
+        };
         let plan = Plan {
             nodes: vec![node("[a 1/1] RUN x"), node("[b 1/1] RUN y")],
             target: NodeId(0),
@@ -194,7 +215,10 @@ mod tests {
             out("one\ntw"),
             out("o\n10%\r20%\n"),
             out("end"),
-            Event::Finished { node, took: Duration::from_millis(140) },
+            Event::Finished {
+                node,
+                took: Duration::from_millis(140),
+            },
             Event::Cached { node: NodeId(0) },
         ]);
         let want = [

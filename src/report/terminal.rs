@@ -15,7 +15,10 @@ pub(crate) fn data(text: &str) {
 
 /// A panic on any thread is a bug: it ends the process with `code`, since a thread that just
 /// vanished could leave the build waiting for ever.
-#[expect(clippy::disallowed_methods, reason = "no stack is left to return an exit code through")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no stack is left to return an exit code through"
+)]
 pub(crate) fn exit_on_panic(code: u8) {
     std::panic::set_hook(Box::new(move |info| {
         line(&format!("ERROR: internal error: {info}"));

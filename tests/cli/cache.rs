@@ -105,13 +105,21 @@ fn two_builds_may_share_a_store_at_the_same_time() {
     env.dockerfile(&format!("FROM busybox\n{steps}"));
     let builds: Vec<_> = (0..4)
         .map(|i| {
-            let out = format!("type=oci,dest={},tar=false", env.path(&format!("o{i}")).display());
+            let out = format!(
+                "type=oci,dest={},tar=false",
+                env.path(&format!("o{i}")).display()
+            );
             let mut command = env.command(&["--output", &out]);
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
             command.spawn().unwrap()
         })
         .collect();
-    let said: Vec<_> =
-        builds.into_iter().map(|b| env.said(b.wait_with_output().unwrap()).success()).collect();
+    let said: Vec<_> = builds
+        .into_iter()
+        .map(|b| env.said(b.wait_with_output().unwrap()).success())
+        .collect();
     assert!(said.iter().all(|s| s.digest() == said[0].digest()));
 }

@@ -72,10 +72,18 @@ fn e01_source_date_epoch_is_everywhere_when_it_is_given() {
     let env = Env::new();
     env.write("f", "1");
     env.dockerfile("FROM busybox\nCOPY f /f\nRUN echo $SOURCE_DATE_EPOCH > /e\n");
-    env.build(&["--build-arg", "SOURCE_DATE_EPOCH=1000000000"]).success();
+    env.build(&["--build-arg", "SOURCE_DATE_EPOCH=1000000000"])
+        .success();
     let image = env.image();
     assert_eq!(image.text("e"), "1000000000\n");
-    assert_eq!((image.file("e").mtime, image.file("f").mtime), (1_000_000_000, 1_000_000_000));
+    assert_eq!(
+        (image.file("e").mtime, image.file("f").mtime),
+        (1_000_000_000, 1_000_000_000)
+    );
     assert_eq!(image.config["created"], "2001-09-09T01:46:40Z");
-    assert!(!image.config["config"]["Env"].to_string().contains("SOURCE_DATE_EPOCH"));
+    assert!(
+        !image.config["config"]["Env"]
+            .to_string()
+            .contains("SOURCE_DATE_EPOCH")
+    );
 }

@@ -22,7 +22,10 @@ fn an_image_from_scratch_needs_no_privileges_and_has_the_default_config() {
     assert_eq!(image.config["created"], "1980-01-02T00:00:00Z");
     let index: Value =
         serde_json::from_slice(&fs::read(env.path("out/index.json")).unwrap()).unwrap();
-    assert_eq!(index["manifests"][0]["digest"].as_str(), Some(said.digest().as_str()));
+    assert_eq!(
+        index["manifests"][0]["digest"].as_str(),
+        Some(said.digest().as_str())
+    );
 }
 
 #[test]
@@ -68,7 +71,10 @@ fn the_tar_form_holds_the_same_image() {
     let directory = env.build(&[]).success().digest();
     let path = env.path("image.tar");
     let out = format!("type=oci,dest={}", path.display());
-    assert_eq!(env.build_to(&["--output", &out]).success().digest(), directory);
+    assert_eq!(
+        env.build_to(&["--output", &out]).success().digest(),
+        directory
+    );
     let mut archive = tar::Archive::new(fs::File::open(&path).unwrap());
     let names: Vec<String> = archive
         .entries()
@@ -88,7 +94,15 @@ fn the_digest_goes_to_stdout_and_to_the_files_asked_for() {
     let iid_flag = iid.display().to_string();
     let metadata_flag = metadata.display().to_string();
     let said = env
-        .build(&["--iidfile", &iid_flag, "--metadata-file", &metadata_flag, "-q", "-t", "n:1"])
+        .build(&[
+            "--iidfile",
+            &iid_flag,
+            "--metadata-file",
+            &metadata_flag,
+            "-q",
+            "-t",
+            "n:1",
+        ])
         .success();
     let image = env.image();
     let config_digest = image.manifest["config"]["digest"].as_str().unwrap();
@@ -110,7 +124,12 @@ fn l18_layers_of_a_base_keep_their_digests() {
     let base = fs::read_to_string(env.path("base-path")).unwrap();
     let base = Image::read(base.as_ref());
     let image = env.image();
-    for (number, layer) in base.manifest["layers"].as_array().unwrap().iter().enumerate() {
+    for (number, layer) in base.manifest["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .enumerate()
+    {
         assert_eq!(image.manifest["layers"][number], *layer);
     }
 }

@@ -9,7 +9,9 @@ use crate::support::{Env, can_run};
 fn processes_with(marker: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
         let line = String::from_utf8_lossy(&line).into_owned();
         if line.contains(marker) {
             found.push(line);
@@ -37,12 +39,20 @@ fn kill_9_at_any_moment_leaves_no_process_and_a_usable_store() {
         .collect();
     env.write("file", "content");
     env.dockerfile(&format!("FROM busybox\nCOPY file /\n{steps}"));
-    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let mounts = || {
+        std::fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .lines()
+            .count()
+    };
     let before = mounts();
     // Moments spread over the whole build.
     for step in 0..20_u64 {
         let mut command = env.command(&["--no-cache", "-t", "killed"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let mut build = command.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(step * 17));
         build.kill().unwrap();
@@ -63,7 +73,10 @@ fn an_interrupt_ends_the_build_at_once_and_says_so() {
     let env = Env::new();
     env.dockerfile("FROM busybox\nRUN sleep 600\n");
     let mut command = env.command(&[]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let build = command.spawn().unwrap();
     std::thread::sleep(Duration::from_millis(500));
     let pid = i32::try_from(build.id()).unwrap();

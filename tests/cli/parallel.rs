@@ -18,7 +18,9 @@ fn steps_of_independent_stages_overlap() {
         )
     };
     let (a, b) = (stage("a", "b"), stage("b", "a"));
-    env.dockerfile(&format!("{a}{b}FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n"));
+    env.dockerfile(&format!(
+        "{a}{b}FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n"
+    ));
     env.build(&[]).success();
     assert!(env.image().has("a") && env.image().has("b"));
 }
@@ -35,7 +37,10 @@ fn k17_equal_steps_run_once() {
          COPY --from=a /n /a\nCOPY --from=b /n /b\n"
     ));
     env.build(&[]).success();
-    assert_eq!((env.image().text("a"), env.image().text("b")), ("1\n".into(), "1\n".into()));
+    assert_eq!(
+        (env.image().text("a"), env.image().text("b")),
+        ("1\n".into(), "1\n".into())
+    );
 }
 
 #[test]
@@ -49,5 +54,8 @@ fn a_failure_stops_the_steps_beside_it() {
          FROM scratch\nCOPY --from=slow / /\nCOPY --from=bad / /\n",
     );
     // Ends at all: the test runner's limit is far below the sleep.
-    env.build(&[]).failure(1).says("exit code: 3").says("CANCELED");
+    env.build(&[])
+        .failure(1)
+        .says("exit code: 3")
+        .says("CANCELED");
 }

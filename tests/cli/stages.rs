@@ -25,7 +25,10 @@ fn the_target_ends_the_build_there() {
     env.dockerfile("FROM busybox AS one\nRUN echo 1 > /f\nFROM one AS two\nRUN false\n");
     env.build(&["--target", "ONE"]).success();
     assert_eq!(env.image().text("f"), "1\n");
-    env.build(&["--target", "too"]).failure(3).says("too").says("two");
+    env.build(&["--target", "too"])
+        .failure(3)
+        .says("too")
+        .says("two");
 }
 
 #[test]

@@ -48,7 +48,10 @@ fn r08_r13_what_a_step_is_given_is_not_in_its_layer() {
         assert!(!image.has(path), "{path}");
     }
     let layers = image.manifest["layers"].as_array().unwrap().len();
-    assert_eq!(image.config["rootfs"]["diff_ids"].as_array().unwrap().len(), layers);
+    assert_eq!(
+        image.config["rootfs"]["diff_ids"].as_array().unwrap().len(),
+        layers
+    );
 }
 
 #[test]
@@ -87,7 +90,9 @@ fn a_secret_is_there_for_the_step_and_nowhere_else() {
          s3cr3t-value\n",
     );
     let flag = format!("id=key,src={}", env.path("secret").display());
-    env.build(&["--secret", &flag]).success().does_not_say("s3cr3t-value");
+    env.build(&["--secret", &flag])
+        .success()
+        .does_not_say("s3cr3t-value");
     assert!(!env.image().has("run"));
 }
 
@@ -101,7 +106,10 @@ fn a_cache_mount_outlives_steps_and_builds_and_is_in_no_layer() {
     env.dockerfile(&format!("FROM busybox\n{step}/n1\n{step}/n2\n"));
     env.build(&[]).success();
     let image = env.image();
-    assert_eq!((image.text("n1").trim(), image.text("n2").trim()), ("1", "2"));
+    assert_eq!(
+        (image.text("n1").trim(), image.text("n2").trim()),
+        ("1", "2")
+    );
     assert!(!image.has("c"));
     env.dockerfile(&format!("FROM busybox\n{step}/other\n"));
     env.build(&[]).success();

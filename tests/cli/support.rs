@@ -12,15 +12,22 @@ use serde_json::Value;
 
 /// The program under test.
 pub fn program() -> PathBuf {
-    std::env::var_os("LAYERCAKE_BIN")
-        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_layercake")), PathBuf::from)
+    std::env::var_os("LAYERCAKE_BIN").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_layercake")),
+        PathBuf::from,
+    )
 }
 
 fn busybox() -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&paths).map(|p| p.join("busybox")).find(|p| p.exists())?;
+    let found = std::env::split_paths(&paths)
+        .map(|p| p.join("busybox"))
+        .find(|p| p.exists())?;
     // A dynamic one would not run in an image that holds nothing else.
-    let is_static = !fs::read(&found).ok()?.windows(12).any(|w| w == b"ld-linux-x86");
+    let is_static = !fs::read(&found)
+        .ok()?
+        .windows(12)
+        .any(|w| w == b"ld-linux-x86");
     is_static.then_some(found)
 }
 
@@ -30,7 +37,10 @@ pub fn can_run() -> bool {
     *CAN.get_or_init(|| match why_not() {
         None => true,
         Some(reason) => {
-            assert!(std::env::var("LAYERCAKE_REQUIRE").as_deref() != Ok("run"), "{reason}");
+            assert!(
+                std::env::var("LAYERCAKE_REQUIRE").as_deref() != Ok("run"),
+                "{reason}"
+            );
             eprintln!("SKIPPED: {reason}");
             false
         }
@@ -42,7 +52,10 @@ fn why_not() -> Option<String> {
         return Some("no static busybox (Debian: busybox-static)".into());
     }
     let env = Env::bare();
-    env.write("Dockerfile", "FROM scratch\nCOPY busybox /bin/sh\nRUN true\n");
+    env.write(
+        "Dockerfile",
+        "FROM scratch\nCOPY busybox /bin/sh\nRUN true\n",
+    );
     fs::copy(busybox().unwrap(), env.context().join("busybox")).unwrap();
     let output = env.build(&[]);
     (!output.ok).then(|| format!("steps cannot run here: {}", output.stderr))
@@ -76,13 +89,21 @@ impl Said {
 
     #[track_caller]
     pub fn says(self, text: &str) -> Self {
-        assert!(self.stderr.contains(text), "{text:?} is not in:\n{}", self.stderr);
+        assert!(
+            self.stderr.contains(text),
+            "{text:?} is not in:\n{}",
+            self.stderr
+        );
         self
     }
 
     #[track_caller]
     pub fn does_not_say(self, text: &str) -> Self {
-        assert!(!self.stderr.contains(text), "{text:?} is in:\n{}", self.stderr);
+        assert!(
+            !self.stderr.contains(text),
+            "{text:?} is in:\n{}",
+            self.stderr
+        );
         self
     }
 
@@ -106,7 +127,10 @@ impl Env {
     }
 
     pub fn bare() -> Self {
-        let root = tempfile::Builder::new().prefix("layercake-").tempdir().unwrap();
+        let root = tempfile::Builder::new()
+            .prefix("layercake-")
+            .tempdir()
+            .unwrap();
         fs::create_dir(root.path().join("context")).unwrap();
         Self { root }
     }
@@ -149,11 +173,18 @@ impl Env {
 
     pub fn command(&self, flags: &[&str]) -> Command {
         let mut command = Command::new(program());
-        command.arg("build").env("LAYERCAKE_ROOT", self.path("store"));
+        command
+            .arg("build")
+            .env("LAYERCAKE_ROOT", self.path("store"));
         if let Ok(base) = fs::read_to_string(self.path("base-path")) {
-            command.arg("--build-context").arg(format!("busybox=oci-layout://{base}"));
+            command
+                .arg("--build-context")
+                .arg(format!("busybox=oci-layout://{base}"));
         }
-        command.args(flags).arg(self.context()).current_dir(self.root.path());
+        command
+            .args(flags)
+            .arg(self.context())
+            .current_dir(self.root.path());
         command
     }
 
@@ -175,7 +206,9 @@ impl Drop for Env {
     fn drop(&mut self) {
         // Layers hold files of mapped ids.
         let mut prune = Command::new(program());
-        prune.args(["prune", "--all"]).env("LAYERCAKE_ROOT", self.path("store"));
+        prune
+            .args(["prune", "--all"])
+            .env("LAYERCAKE_ROOT", self.path("store"));
         let _ = prune.stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
@@ -198,9 +231,20 @@ fn base_layout() -> &'static Path {
              echo extra:x:2000:app >> /etc/group\"]\nENV PATH=/bin\n"
         );
         env.dockerfile(&text);
-        fs::copy(busybox().expect("can_run() was asked"), env.context().join("busybox")).unwrap();
-        let directory = tempfile::Builder::new().prefix("layercake-base-").tempdir().unwrap().keep();
-        let out = format!("type=oci,dest={},tar=false", directory.join("layout").display());
+        fs::copy(
+            busybox().expect("can_run() was asked"),
+            env.context().join("busybox"),
+        )
+        .unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("layercake-base-")
+            .tempdir()
+            .unwrap()
+            .keep();
+        let out = format!(
+            "type=oci,dest={},tar=false",
+            directory.join("layout").display()
+        );
         env.build_to(&["--output", &out]).success();
         directory.join("layout")
     })
@@ -237,13 +281,20 @@ impl Image {
         for layer in manifest["layers"].as_array().unwrap() {
             apply(&blob(&layer["digest"]), &mut files);
         }
-        Self { manifest, config, files }
+        Self {
+            manifest,
+            config,
+            files,
+        }
     }
 
     #[track_caller]
     pub fn file(&self, path: &str) -> &File {
         self.files.get(path).unwrap_or_else(|| {
-            panic!("{path} is not among {:?}", self.files.keys().collect::<Vec<_>>())
+            panic!(
+                "{path} is not among {:?}",
+                self.files.keys().collect::<Vec<_>>()
+            )
         })
     }
 
@@ -261,7 +312,12 @@ fn apply(layer: &[u8], files: &mut BTreeMap<String, File>) {
     let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(layer));
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
-        let path = entry.path().unwrap().to_string_lossy().trim_end_matches('/').to_owned();
+        let path = entry
+            .path()
+            .unwrap()
+            .to_string_lossy()
+            .trim_end_matches('/')
+            .to_owned();
         let name = path.rsplit('/').next().unwrap();
         if let Some(gone) = name.strip_prefix(".wh.") {
             let gone = format!("{}{gone}", &path[..path.len() - name.len()]);
@@ -277,7 +333,10 @@ fn apply(layer: &[u8], files: &mut BTreeMap<String, File>) {
             mode: header.mode().unwrap(),
             owner: (header.uid().unwrap(), header.gid().unwrap()),
             mtime: header.mtime().unwrap(),
-            link: entry.link_name().unwrap().map(|l| l.to_string_lossy().into_owned()),
+            link: entry
+                .link_name()
+                .unwrap()
+                .map(|l| l.to_string_lossy().into_owned()),
             content,
         };
         files.insert(path, file);
