@@ -117,6 +117,14 @@ impl Error {
                  in /etc/subuid and /etc/subgid"
                     .to_owned()
             }
+            Self::Enter {
+                step: EnterStep::Credentials,
+                source,
+            } if is_refused(source) => {
+                "the user namespace around this process has only one id, or forbids setgroups: \
+                 start it outside of it"
+                    .to_owned()
+            }
             Self::ExecFormat { .. } => {
                 "a program for another architecture needs binfmt_misc handlers on the host"
                     .to_owned()

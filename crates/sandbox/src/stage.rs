@@ -19,7 +19,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -147,6 +147,7 @@ fn build_in_this_thread() -> Result<(OwnedFd, bool), Error> {
     attach(sysfs.as_fd(), "sys").map_err(at("attach /sys"))?;
     for (name, device) in devices {
         let device = device.map_err(at("clone a device node"))?;
+        protect_node(device.as_fd()).map_err(at("protect a device node"))?;
         attach_file(device.as_fd(), &format!("dev/{name}")).map_err(at("attach a device node"))?;
     }
     restrict_sys().map_err(at("restrict /sys"))?;
@@ -158,6 +159,18 @@ fn build_in_this_thread() -> Result<(OwnedFd, bool), Error> {
     let namespace = rustix::fs::openat(CWD, "/proc/thread-self/ns/mnt", flags, Mode::empty())
         .map_err(at("open the namespace"))?;
     Ok((namespace, has_own_nodes))
+}
+
+/// Keeps the host's device node as it is. In a user namespace that maps the host's root (one of a
+/// root without `CAP_SYS_ADMIN`) a step could change its mode; on a read-only mount nobody can,
+/// and the device can still be written to.
+fn protect_node(node: BorrowedFd<'_>) -> Result<(), Errno> {
+    let owner = rustix::fs::statat(node, "", AtFlags::EMPTY_PATH)?.st_uid;
+    // The owner's rights matter only if the owner is mapped, and root is what it would be.
+    if owner != 0 {
+        return Ok(());
+    }
+    sys::mount_setattr(node, c"", libc::AT_EMPTY_PATH, libc::MOUNT_ATTR_RDONLY)
 }
 
 /// Covers what containers may not see and makes the whole tree read-only.

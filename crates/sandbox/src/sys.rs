@@ -223,6 +223,13 @@ pub(crate) fn reset_signal_actions() {
     }
 }
 
+/// Gives SIGCHLD its default action. A program may be started with it ignored, and then the kernel
+/// reaps children itself: nobody could wait for them.
+pub(crate) fn reset_child_signal() {
+    // SAFETY: SIG_DFL runs no code of this program.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// `execve(2)`; returns only when it failed.
 pub(crate) fn execve(path: &CStr, argv: &CStringArray, envp: &CStringArray) -> Errno {
     // SAFETY: a null-terminated string and two null-terminated arrays of such strings that live

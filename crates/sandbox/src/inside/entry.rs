@@ -21,6 +21,8 @@ use crate::{caps, child, idmap, sys};
 /// Enters the namespaces if `argv` (all arguments, program name first) says so: to be called
 /// first thing in `main`, before any thread exists.
 ///
+/// Gives SIGCHLD its default action, without which nothing here could wait for a child.
+///
 /// Returns `None` in an ordinary start of the program. In a start by [`super::Launcher`] it
 /// returns in process 1 of new pid and mount namespaces, in which this process is root; the
 /// process that waits for it outside never returns from here.
@@ -29,6 +31,7 @@ use crate::{caps, child, idmap, sys};
 /// When the program was started as if by a launcher, but was not. Everything else that fails is
 /// reported by the launcher, and the process ends here.
 pub fn enter(argv: impl IntoIterator<Item = OsString>) -> Result<Option<Inside>, Error> {
+    sys::reset_child_signal();
     let mut argv = argv.into_iter().skip(1).peekable();
     if argv.next_if(|argument| argument == ARGUMENT).is_none() {
         return Ok(None);

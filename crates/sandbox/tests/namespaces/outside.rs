@@ -15,6 +15,10 @@ use crate::Test;
 use crate::fixture::Fixture;
 
 pub const TESTS: &[Test] = &[
+    (
+        "works_when_sigchld_is_ignored",
+        works_when_sigchld_is_ignored,
+    ),
     ("exit_code_comes_through", exit_code_comes_through),
     (
         "arguments_environment_and_descriptors_arrive",
@@ -144,14 +148,28 @@ fn identity(inside: &Inside) -> ExitCode {
     assert_eq!(std::process::id(), 1);
     assert!(rustix::process::getuid().is_root() && rustix::process::getgid().is_root());
     assert!(inside.uids > 1 && inside.gids > 1, "{inside:?}");
-    let is_outer_root = inside.args[1] == "0";
-    assert_eq!(inside.isolation == Isolation::Root, is_outer_root);
+    let expected = if inside.args[1] == "true" {
+        Isolation::Root
+    } else {
+        Isolation::UserNamespace
+    };
+    assert_eq!(inside.isolation, expected);
     ExitCode::SUCCESS
 }
 
 fn inside_is_root_and_process_1() {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    assert_eq!(Launcher::new(["identity", &uid]).run().unwrap(), 0);
+    use rustix::thread::{CapabilitySet, capabilities};
+    let may_mount = capabilities(None)
+        .unwrap()
+        .effective
+        .contains(CapabilitySet::SYS_ADMIN);
+    let may_mount = may_mount && rustix::process::geteuid().is_root();
+    assert_eq!(
+        Launcher::new(["identity", &may_mount.to_string()])
+            .run()
+            .unwrap(),
+        0
+    );
 }
 
 fn started_by_hand() {
@@ -168,6 +186,19 @@ fn started_by_hand() {
             .status();
         assert!(!status.unwrap().success());
     }
+}
+
+/// Inside, started by a program that ignores SIGCHLD: can it wait for its children?
+fn works_when_sigchld_is_ignored() {
+    // A shell passes ignored signals on to what it execs.
+    let program = std::fs::read_link("/proc/self/exe").unwrap();
+    let script = "trap '' CHLD; exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script])
+        .arg(program)
+        .args([OUTER, "exit", "3"]);
+    assert_eq!(command.status().unwrap().code(), Some(3));
 }
 
 /// Inside: runs a step that has the marker in its arguments and sleeps.
