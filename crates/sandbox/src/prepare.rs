@@ -334,13 +334,7 @@ impl Sources {
             }
         }
         if let Some(base) = &files {
-            sys::mount_setattr(
-                base.as_fd(),
-                c"",
-                libc::AT_EMPTY_PATH,
-                libc::MOUNT_ATTR_RDONLY,
-            )
-            .map_err(|errno| {
+            seal(base).map_err(|errno| {
                 Step::Devices {
                     action: "seal files",
                 }
@@ -403,6 +397,22 @@ impl Sources {
             is_durable: false,
         })
     }
+}
+
+/// Makes the mount read-only. A child that another thread is starting at this moment has copies
+/// of all descriptors until it executes; one of a file just written keeps the mount busy for that
+/// long.
+fn seal(mount: &OwnedFd) -> Result<(), Errno> {
+    const ATTEMPTS: u32 = 5000;
+    const PAUSE: std::time::Duration = std::time::Duration::from_micros(500);
+    for _ in 1..ATTEMPTS {
+        let flags = libc::AT_EMPTY_PATH;
+        match sys::mount_setattr(mount.as_fd(), c"", flags, libc::MOUNT_ATTR_RDONLY) {
+            Err(Errno::BUSY) => std::thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+    Err(Errno::BUSY)
 }
 
 fn secret_tmpfs() -> Result<OwnedFd, Errno> {
