@@ -19,6 +19,7 @@ mod layers;
 mod mounts;
 mod resolve;
 mod run;
+mod settle;
 mod signals;
 mod start;
 mod time;

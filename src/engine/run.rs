@@ -91,6 +91,8 @@ pub(super) fn run(
     };
     let items = scan(&draft.files(), owners, Some(&clock))
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
+    let items = super::settle::settle(items, &draft.files(), &clock)
+        .map_err(|e| Failure::of(FailureKind::Build, &e))?;
     let items = changes(items, &ViewBelow(&view))?;
     let layer = engine.layers.add_as_directory(items, &draft)?;
     Ok(Made {

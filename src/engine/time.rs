@@ -8,6 +8,32 @@ pub(crate) fn rfc3339(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// Seconds since 1970 of a date and time in UTC.
+pub(super) fn civil_seconds(
+    year: i64,
+    month: i64,
+    day: i64,
+    hour: i64,
+    minute: i64,
+    second: i64,
+) -> i64 {
+    let (year, month_from_march) =
+        if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = era * 146_097 + day_of_era - 719_468;
+    ((days * 24 + hour) * 60 + minute) * 60 + second
+}
+
+/// The number that ASCII digits, and nothing else, spell.
+pub(super) fn digits(text: &[u8]) -> Option<i64> {
+    text.iter().try_fold(0, |number: i64, byte| {
+        byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'))
+    })
+}
+
 /// Year, month and day of a day counted from 1970-01-01, by the Gregorian calendar: counted in
 /// years that begin in March, so that the leap day is the last of its year.
 fn civil(days: i64) -> (i64, i64, i64) {
@@ -31,7 +57,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::rfc3339;
+    use super::*;
 
     #[test]
     fn known_times() {
@@ -44,6 +70,10 @@ mod tests {
             (-1, "1969-12-31T23:59:59Z"),
         ] {
             assert_eq!(rfc3339(seconds), text);
+            let part = |range: std::ops::Range<usize>| digits(&text.as_bytes()[range]).unwrap();
+            let (year, month, day) = (part(0..4), part(5..7), part(8..10));
+            let (hour, minute, second) = (part(11..13), part(14..16), part(17..19));
+            assert_eq!(civil_seconds(year, month, day, hour, minute, second), seconds);
         }
     }
 }
