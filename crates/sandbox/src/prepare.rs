@@ -192,9 +192,7 @@ fn place_all(
         tree.mount(&place, view, surface);
         mounts.push((place.c_path(), source));
     }
-    if let Some(files) = sources.files {
-        wholes.push(files);
-    }
+    wholes.extend(sources.programs.into_iter().chain(sources.data));
     tree.place(&spec.cwd, Make::Directory, Lifetime::Kept)
         .map_err(|errno| {
             Step::MakeWorkingDirectory {
@@ -303,14 +301,19 @@ fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Error> {
     rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|errno| Step::Pipe.error(errno))
 }
 
-/// Opens what the mounts of a spec show. All small files are on one tmpfs.
+/// Opens what the mounts of a spec show. Small files are on a tmpfs: those that may be executed
+/// on one, all others, which programs are never to be run from, on another.
 struct Sources {
-    files: Option<OwnedFd>,
+    programs: Option<OwnedFd>,
+    data: Option<OwnedFd>,
 }
 
 impl Sources {
     fn new(mounts: &[&Mount]) -> Result<Self, Error> {
-        let mut files = None;
+        let mut sources = Self {
+            programs: None,
+            data: None,
+        };
         for (index, mount) in mounts.iter().enumerate() {
             if let MountKind::File {
                 content,
@@ -325,15 +328,16 @@ impl Sources {
                     }
                     .error(errno)
                 };
-                let base = match &mut files {
+                let executable = is_executable(*mode);
+                let base = match sources.tmpfs(executable) {
                     Some(base) => base,
-                    None => files.insert(secret_tmpfs().map_err(failed)?),
+                    empty => empty.insert(small_tmpfs(executable).map_err(failed)?),
                 };
                 write_file(base, &index.to_string(), content, (*mode, *uid, *gid))
                     .map_err(failed)?;
             }
         }
-        if let Some(base) = &files {
+        for base in [&sources.programs, &sources.data].into_iter().flatten() {
             seal(base).map_err(|errno| {
                 Step::Devices {
                     action: "seal files",
@@ -341,7 +345,15 @@ impl Sources {
                 .error(errno)
             })?;
         }
-        Ok(Self { files })
+        Ok(sources)
+    }
+
+    fn tmpfs(&mut self, executable: bool) -> &mut Option<OwnedFd> {
+        if executable {
+            &mut self.programs
+        } else {
+            &mut self.data
+        }
     }
 
     fn open(
@@ -374,29 +386,35 @@ impl Sources {
                 part(whole, subpath, wholes)
             }
             MountKind::Tmpfs { size, mode } => tmpfs(*size, *mode, &mount.target),
-            MountKind::File { .. } => self.file(index, &mount.target),
+            MountKind::File { mode, .. } => {
+                let files = if is_executable(*mode) {
+                    &self.programs
+                } else {
+                    &self.data
+                };
+                file(files, index, &mount.target)
+            }
         }
     }
+}
 
-    /// The file written for the mount with this index, as a part of the tmpfs.
-    fn file(&self, index: usize, target: &Path) -> Result<Source, Error> {
-        let failed = |errno: Errno| {
-            Step::WriteFile {
-                target: target.to_owned(),
-            }
-            .error(errno)
-        };
-        let files = self.files.as_ref().ok_or_else(|| failed(Errno::NOENT))?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::openat(files, index.to_string(), flags, Mode::empty()).map_err(failed)?;
-        Ok(Source {
-            fd,
-            is_whole: false,
-            is_directory: false,
-            is_durable: false,
-        })
-    }
+/// The file written for the mount with this index, as a part of its tmpfs.
+fn file(files: &Option<OwnedFd>, index: usize, target: &Path) -> Result<Source, Error> {
+    let failed = |errno: Errno| {
+        Step::WriteFile {
+            target: target.to_owned(),
+        }
+        .error(errno)
+    };
+    let files = files.as_ref().ok_or_else(|| failed(Errno::NOENT))?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(files, index.to_string(), flags, Mode::empty()).map_err(failed)?;
+    Ok(Source {
+        fd,
+        is_whole: false,
+        is_directory: false,
+        is_durable: false,
+    })
 }
 
 /// Makes the mount read-only. A child that another thread is starting at this moment has copies
@@ -415,10 +433,13 @@ fn seal(mount: &OwnedFd) -> Result<(), Errno> {
     Err(Errno::BUSY)
 }
 
-fn secret_tmpfs() -> Result<OwnedFd, Errno> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+fn is_executable(mode: u32) -> bool {
+    mode & 0o111 != 0
+}
+
+fn small_tmpfs(executable: bool) -> Result<OwnedFd, Errno> {
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !executable);
     filesystem::tmpfs(None, 0o700, attributes)
 }
 

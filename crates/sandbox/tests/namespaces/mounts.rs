@@ -66,6 +66,10 @@ pub const TESTS: &[Test] = &[
     ("r19_subpath_stays_inside", subpath_stays_inside),
     ("lowers_are_read_only", lowers_are_read_only),
     ("r27_files", files),
+    (
+        "h08_files_run_when_their_mode_says_so",
+        files_run_when_their_mode_says_so,
+    ),
     ("many_lowers", many_lowers),
     ("long_paths", long_paths),
 ];
@@ -488,6 +492,20 @@ fn files() {
         fixture.output(),
         "400 1000:1000 7\nsecret\n127.0.0.1 localhost\nrefused\n"
     );
+    assert_eq!(fixture.changes(), paths([]));
+}
+
+fn files_run_when_their_mode_says_so() {
+    let script = |mode| MountKind::File {
+        content: b"#!/bin/sh\necho ran\n".into(),
+        mode,
+        uid: 0,
+        gid: 0,
+    };
+    let fixture = Fixture::sh("/dev/pipes/EOF; /opt/data 2>/dev/null || echo refused")
+        .mount("/dev/pipes/EOF", script(0o755))
+        .mount("/opt/data", script(0o644));
+    assert_eq!(fixture.output(), "ran\nrefused\n");
     assert_eq!(fixture.changes(), paths([]));
 }
 
