@@ -4,20 +4,18 @@
 
 mod blob;
 mod challenge;
-mod dns;
 mod manifest;
 mod repository;
-mod tls;
 mod transport;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use reqwest::redirect::{Attempt, Policy};
 use tokio::sync::Semaphore;
 
 use crate::error::RegistryError;
+use crate::http::Timeouts;
 
 /// How patient a [`Client`] is. The defaults suit a laptop and the public registries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +41,8 @@ impl Default for Options {
             attempts: 5,
             wait: Duration::from_millis(250),
             wait_max: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(15),
-            read_timeout: Duration::from_secs(60),
+            connect_timeout: Timeouts::default().connect,
+            read_timeout: Timeouts::default().read,
         }
     }
 }
@@ -74,39 +72,15 @@ impl Client {
         }
     }
 
-    /// Certificates are those of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` are obeyed), or
-    /// Mozilla's where the system has none; proxies are taken from the environment.
     fn http(&self) -> Result<&reqwest::Client, RegistryError> {
         if let Some(ready) = self.http.get() {
             return Ok(ready);
         }
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("layercake/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(self.options.connect_timeout)
-            .read_timeout(self.options.read_timeout)
-            .redirect(Policy::custom(redirect))
-            .referer(false)
-            .dns_resolver(dns::Resolver::default())
-            .tls_backend_preconfigured(tls::config()?)
-            .build()
-            .map_err(|e| RegistryError::Setup(Box::new(e)))?;
+        let timeouts = Timeouts {
+            connect: self.options.connect_timeout,
+            read: self.options.read_timeout,
+        };
+        let http = crate::http::client(timeouts).map_err(|e| RegistryError::Setup(Box::new(e)))?;
         Ok(self.http.get_or_init(|| http))
     }
-}
-
-/// Registries send the readers of blobs to object stores. reqwest drops the `Authorization` header
-/// when host, port or scheme change; what is left to refuse is a way from https to http.
-fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    const REDIRECTS_MAX: usize = 10;
-    let from_https = attempt
-        .previous()
-        .last()
-        .is_some_and(|url| url.scheme() == "https");
-    if from_https && attempt.url().scheme() != "https" {
-        return attempt.error("redirected from https to http");
-    }
-    if attempt.previous().len() > REDIRECTS_MAX {
-        return attempt.error("redirected too often");
-    }
-    attempt.follow()
 }
