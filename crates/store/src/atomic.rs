@@ -32,11 +32,15 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn new(directory: PathBuf) -> Self {
-        Self { directory, next: AtomicU64::new(0) }
+        Self {
+            directory,
+            next: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn fresh(&self) -> PathBuf {
-        self.directory.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+        self.directory
+            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
     pub(crate) fn write(&self, to: &Path, bytes: &[u8]) -> Result<()> {

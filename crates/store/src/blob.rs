@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::Store;
 use crate::atomic::rename_into_place;
 use crate::digest::{Digest, HashWriter};
 use crate::error::{Error, Result};
-use crate::Store;
 
 /// A blob being written; it is one only after a `commit`. Dropped before, its file stays in the
 /// process's temporary directory and goes with it.
@@ -37,7 +37,9 @@ impl Store {
     /// The size of a blob that is there.
     #[must_use]
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
-        std::fs::metadata(self.blob_path(digest)).ok().map(|m| m.len())
+        std::fs::metadata(self.blob_path(digest))
+            .ok()
+            .map(|m| m.len())
     }
 
     /// # Errors
@@ -52,7 +54,10 @@ impl Store {
     pub fn blob_writer(&self) -> Result<BlobWriter> {
         let path = self.names.fresh();
         let file = File::create_new(&path).map_err(Error::io("create", &path))?;
-        Ok(BlobWriter { path, writer: HashWriter::new(file) })
+        Ok(BlobWriter {
+            path,
+            writer: HashWriter::new(file),
+        })
     }
 
     /// Takes a finished blob in. Idempotent: one that is there already stays.
@@ -67,7 +72,11 @@ impl Store {
         let (digest, size, file) = writer.writer.finish();
         drop(file);
         if let Some(expected) = expected.filter(|e| **e != digest) {
-            return Err(Error::Mismatch { expected: *expected, actual: digest, size });
+            return Err(Error::Mismatch {
+                expected: *expected,
+                actual: digest,
+                size,
+            });
         }
         rename_into_place(&writer.path, &self.blob_path(&digest))?;
         Ok((digest, size))

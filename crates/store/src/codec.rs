@@ -86,7 +86,11 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
             put_bytes(out, target);
         }
         Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
-            out.push(if matches!(entry.kind, Kind::CharDevice { .. }) { CHAR } else { BLOCK });
+            out.push(if matches!(entry.kind, Kind::CharDevice { .. }) {
+                CHAR
+            } else {
+                BLOCK
+            });
             out.extend_from_slice(&major.to_le_bytes());
             out.extend_from_slice(&minor.to_le_bytes());
         }
@@ -132,15 +136,33 @@ impl<'a> Input<'a> {
                 size: u64::from_le_bytes(self.array()?),
                 hash: self.array::<{ size_of::<ContentHash>() }>()?,
             },
-            SYMLINK => Kind::Symlink { target: self.bytes()? },
-            HARD_LINK => Kind::HardLink { target: self.bytes()? },
-            CHAR => Kind::CharDevice { major: self.u32()?, minor: self.u32()? },
-            BLOCK => Kind::BlockDevice { major: self.u32()?, minor: self.u32()? },
+            SYMLINK => Kind::Symlink {
+                target: self.bytes()?,
+            },
+            HARD_LINK => Kind::HardLink {
+                target: self.bytes()?,
+            },
+            CHAR => Kind::CharDevice {
+                major: self.u32()?,
+                minor: self.u32()?,
+            },
+            BLOCK => Kind::BlockDevice {
+                major: self.u32()?,
+                minor: self.u32()?,
+            },
             FIFO => Kind::Fifo,
             WHITEOUT => Kind::Whiteout,
             _ => return None,
         };
-        Some(Entry { path, kind, mode, uid, gid, mtime, xattrs })
+        Some(Entry {
+            path,
+            kind,
+            mode,
+            uid,
+            gid,
+            mtime,
+            xattrs,
+        })
     }
 }
 
@@ -160,10 +182,26 @@ mod tests {
         };
         Index::new(vec![
             entry("a", Kind::Directory { opaque: false }),
-            entry("a/b", Kind::File { size: 1 << 40, hash: [7; 32] }),
-            entry("a/c", Kind::HardLink { target: b"a/b".to_vec() }),
+            entry(
+                "a/b",
+                Kind::File {
+                    size: 1 << 40,
+                    hash: [7; 32],
+                },
+            ),
+            entry(
+                "a/c",
+                Kind::HardLink {
+                    target: b"a/b".to_vec(),
+                },
+            ),
             entry("d", Kind::Directory { opaque: true }),
-            entry("e", Kind::Symlink { target: b"../\xff".to_vec() }),
+            entry(
+                "e",
+                Kind::Symlink {
+                    target: b"../\xff".to_vec(),
+                },
+            ),
             entry("f", Kind::CharDevice { major: 1, minor: 3 }),
             entry("g", Kind::BlockDevice { major: 8, minor: 0 }),
             entry("h", Kind::Fifo),

@@ -43,7 +43,11 @@ pub fn changes(items: Vec<Item>, below: &dyn Below) -> Result<Vec<Item>> {
             item
         }));
     }
-    let kept = kept.into_iter().flatten().filter(|i| wanted.contains(&i.entry.path)).collect();
+    let kept = kept
+        .into_iter()
+        .flatten()
+        .filter(|i| wanted.contains(&i.entry.path))
+        .collect();
     Ok(promote_links(kept, &first_names))
 }
 
@@ -58,18 +62,27 @@ fn want_parents(path: &[u8], wanted: &mut HashSet<Vec<u8>>) {
 /// An opaque directory says "nothing from below": written as one whiteout per hidden name, which
 /// every reader of layers understands (rule L08).
 fn expand_opaque(items: Vec<Item>, below: &dyn Below) -> Vec<Item> {
-    if !items.iter().any(|i| matches!(i.entry.kind, Kind::Directory { opaque: true })) {
+    if !items
+        .iter()
+        .any(|i| matches!(i.entry.kind, Kind::Directory { opaque: true }))
+    {
         return items;
     }
     let present: HashSet<Vec<u8>> = items.iter().map(|i| i.entry.path.clone()).collect();
     let mut out = Vec::with_capacity(items.len());
     for mut item in items {
-        if let Kind::Directory { opaque: opaque @ true } = &mut item.entry.kind {
+        if let Kind::Directory {
+            opaque: opaque @ true,
+        } = &mut item.entry.kind
+        {
             *opaque = false;
             for name in below.names(&item.entry.path) {
                 let path = [item.entry.path.as_slice(), b"/", &name].concat();
                 if !present.contains(&path) {
-                    out.push(Item { entry: whiteout(&path), content: Content::None });
+                    out.push(Item {
+                        entry: whiteout(&path),
+                        content: Content::None,
+                    });
                 }
             }
         }
@@ -81,16 +94,22 @@ fn expand_opaque(items: Vec<Item>, below: &dyn Below) -> Vec<Item> {
 
 fn is_unchanged(item: &Item, below: &dyn Below) -> Result<bool> {
     let entry = &item.entry;
-    let Some(old) = below.entry(&entry.path) else { return Ok(false) };
+    let Some(old) = below.entry(&entry.path) else {
+        return Ok(false);
+    };
     let same_metadata = (entry.mode, entry.uid, entry.gid, entry.mtime, &entry.xattrs)
         == (old.mode, old.uid, old.gid, old.mtime, &old.xattrs);
     if !same_metadata {
         return Ok(false);
     }
     match (&entry.kind, &old.kind) {
-        (Kind::File { size, .. }, Kind::File { size: old_size, hash }) => {
-            Ok(size == old_size && content_hash(item)? == *hash)
-        }
+        (
+            Kind::File { size, .. },
+            Kind::File {
+                size: old_size,
+                hash,
+            },
+        ) => Ok(size == old_size && content_hash(item)? == *hash),
         (Kind::Directory { .. }, Kind::Directory { .. }) => Ok(true),
         (new, old) => Ok(new == old),
     }
@@ -114,7 +133,9 @@ fn link_targets(items: &[Item]) -> HashMap<Vec<u8>, Kind> {
     };
     let targets: HashSet<Vec<u8>> = items.iter().filter_map(target).collect();
     let kinds = items.iter().filter(|i| targets.contains(&i.entry.path));
-    kinds.map(|i| (i.entry.path.clone(), i.entry.kind.clone())).collect()
+    kinds
+        .map(|i| (i.entry.path.clone(), i.entry.kind.clone()))
+        .collect()
 }
 
 /// When the first name of a hard-linked file was left out, the next one carries its content:
@@ -130,7 +151,9 @@ fn promote_links(mut items: Vec<Item>, first_names: &HashMap<Vec<u8>, Kind>) -> 
         if present.contains(target) {
             item.content = Content::None;
         } else if let Some(first) = new_first.get(target) {
-            item.entry.kind = Kind::HardLink { target: first.clone() };
+            item.entry.kind = Kind::HardLink {
+                target: first.clone(),
+            };
             item.content = Content::None;
         } else if let Some(kind) = first_names.get(target) {
             new_first.insert(target.clone(), item.entry.path.clone());
@@ -158,8 +181,14 @@ mod tests {
         }
         fn names(&self, path: &[u8]) -> Vec<Vec<u8>> {
             let prefix = [path, b"/"].concat();
-            let below = self.0.keys().filter_map(|p| p.strip_prefix(prefix.as_slice()));
-            below.filter(|n| !n.contains(&b'/')).map(<[u8]>::to_vec).collect()
+            let below = self
+                .0
+                .keys()
+                .filter_map(|p| p.strip_prefix(prefix.as_slice()));
+            below
+                .filter(|n| !n.contains(&b'/'))
+                .map(<[u8]>::to_vec)
+                .collect()
         }
     }
 
@@ -169,7 +198,15 @@ mod tests {
             _ => Content::None,
         };
         let path = path.as_bytes().to_vec();
-        let entry = Entry { path, kind, mode: 0o644, uid: 0, gid: 0, mtime, xattrs: Vec::new() };
+        let entry = Entry {
+            path,
+            kind,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime,
+            xattrs: Vec::new(),
+        };
         Item { entry, content }
     }
 
@@ -177,16 +214,25 @@ mod tests {
     const OPAQUE: Kind = Kind::Directory { opaque: true };
 
     fn file() -> Kind {
-        Kind::File { size: 4, hash: [0; 32] }
+        Kind::File {
+            size: 4,
+            hash: [0; 32],
+        }
     }
 
     fn stored() -> Kind {
-        Kind::File { size: 4, hash: *blake3::hash(b"data").as_bytes() }
+        Kind::File {
+            size: 4,
+            hash: *blake3::hash(b"data").as_bytes(),
+        }
     }
 
     fn below(entries: &[(&str, Kind, i64)]) -> Flat {
         let entry = |(path, kind, mtime): &(&str, Kind, i64)| {
-            (path.as_bytes().to_vec(), item(path, kind.clone(), *mtime).entry)
+            (
+                path.as_bytes().to_vec(),
+                item(path, kind.clone(), *mtime).entry,
+            )
         };
         Flat(entries.iter().map(entry).collect())
     }
@@ -194,7 +240,10 @@ mod tests {
     fn result(items: Vec<Item>, below: &Flat) -> Vec<(String, Kind)> {
         let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
         let items = changes(items, below).expect("content is in memory");
-        items.into_iter().map(|i| (text(&i.entry.path), i.entry.kind)).collect()
+        items
+            .into_iter()
+            .map(|i| (text(&i.entry.path), i.entry.kind))
+            .collect()
     }
 
     #[test]
@@ -203,14 +252,23 @@ mod tests {
         let touched = vec![item("a", DIR, 1), item("a/f", file(), 1), item("b", DIR, 1)];
         assert_eq!(result(touched, &lower), []);
         let changed = vec![item("a", DIR, 1), item("a/f", file(), 2), item("b", DIR, 1)];
-        assert_eq!(result(changed, &lower), [("a".into(), DIR), ("a/f".into(), file())]);
+        assert_eq!(
+            result(changed, &lower),
+            [("a".into(), DIR), ("a/f".into(), file())]
+        );
     }
 
     #[test]
     fn l05_equal_metadata_with_other_content_is_a_change() {
-        let other = Kind::File { size: 4, hash: [9; 32] };
+        let other = Kind::File {
+            size: 4,
+            hash: [9; 32],
+        };
         let lower = below(&[("f", other, 1)]);
-        assert_eq!(result(vec![item("f", file(), 1)], &lower), [("f".into(), file())]);
+        assert_eq!(
+            result(vec![item("f", file(), 1)], &lower),
+            [("f".into(), file())]
+        );
     }
 
     #[test]
@@ -233,18 +291,36 @@ mod tests {
         let items = vec![item("a", OPAQUE, 2), item("a/g", file(), 2)];
         assert_eq!(
             result(items, &lower),
-            [("a".into(), DIR), ("a/f".into(), Kind::Whiteout), ("a/g".into(), file())]
+            [
+                ("a".into(), DIR),
+                ("a/f".into(), Kind::Whiteout),
+                ("a/g".into(), file())
+            ]
         );
     }
 
     #[test]
     fn l11_a_link_to_an_unchanged_file_carries_its_content() {
         let lower = below(&[("a", stored(), 1)]);
-        let link = || Kind::HardLink { target: b"a".to_vec() };
-        let items = vec![item("a", file(), 1), item("b", link(), 1), item("c", link(), 1)];
+        let link = || Kind::HardLink {
+            target: b"a".to_vec(),
+        };
+        let items = vec![
+            item("a", file(), 1),
+            item("b", link(), 1),
+            item("c", link(), 1),
+        ];
         assert_eq!(
             result(items, &lower),
-            [("b".into(), file()), ("c".into(), Kind::HardLink { target: b"b".to_vec() })]
+            [
+                ("b".into(), file()),
+                (
+                    "c".into(),
+                    Kind::HardLink {
+                        target: b"b".to_vec()
+                    }
+                )
+            ]
         );
     }
 }

@@ -27,6 +27,25 @@ const PARENT: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NOFOLLOW);
 
+/// The bytes of a regular file.
+enum Bytes<'a> {
+    Stream(&'a mut dyn Read),
+    File(&'a File),
+}
+
+impl Bytes<'_> {
+    fn write_to(self, file: &mut File) -> io::Result<()> {
+        match self {
+            Self::Stream(reader) => io::copy(reader, file).map(drop),
+            // Refused by most file systems, and between two of them.
+            Self::File(source) => match rustix::fs::ioctl_ficlone(&*file, source) {
+                Ok(()) => Ok(()),
+                Err(_) => io::copy(&mut &*source, file).map(drop),
+            },
+        }
+    }
+}
+
 /// See the module text. Call [`DirWriter::finish`]; without it directory times are not set.
 #[derive(Debug)]
 pub struct DirWriter {
@@ -57,6 +76,44 @@ impl DirWriter {
     /// # Errors
     /// [`Error::Io`] with the entry's path; [`Error::Entry`] for a path that is not clean.
     pub fn write(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        self.write_checked(entry, Bytes::Stream(content))
+    }
+
+    /// Like [`DirWriter::write`], with the bytes of a whole file: shared with it (`FICLONE`) where
+    /// the file system can, else copied by the kernel.
+    ///
+    /// # Errors
+    /// As [`DirWriter::write`].
+    pub fn write_copy(&mut self, entry: &Entry, source: &File) -> Result<()> {
+        self.write_checked(entry, Bytes::File(source))
+    }
+
+    /// Removes what is at `path`, with everything below it.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove(&mut self, path: &[u8]) -> Result<()> {
+        // It may be, or be in, what goes.
+        self.parent = None;
+        let (parent, name) = split(path);
+        let removed = match open_parent(&self.root, parent) {
+            Ok(parent) => remove(&parent, name),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+            Err(e) => Err(e.into()),
+        };
+        removed.map_err(|source| Error::Io {
+            action: "remove",
+            path: lossy(path).into(),
+            source,
+        })
+    }
+
+    /// Sets the time that [`DirWriter::finish`] will give to the directory at `path`.
+    pub fn set_directory_time(&mut self, path: &[u8], mtime: i64) {
+        self.directory_times.insert(path.to_vec(), mtime);
+    }
+
+    fn write_checked(&mut self, entry: &Entry, content: Bytes<'_>) -> Result<()> {
         let path = &entry.path;
         if !is_clean(path) {
             return Err(Error::Entry {
@@ -95,7 +152,7 @@ impl DirWriter {
         Ok(())
     }
 
-    fn write_entry(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+    fn write_entry(&mut self, entry: &Entry, content: Bytes<'_>) -> io::Result<()> {
         let (parent_path, name) = split(&entry.path);
         self.open_parent_of(parent_path)?;
         let Some((_, parent)) = &self.parent else {
@@ -169,7 +226,7 @@ impl DirWriter {
         )?)
     }
 
-    fn write_file(&self, entry: &Entry, name: &[u8], content: &mut dyn Read) -> io::Result<()> {
+    fn write_file(&self, entry: &Entry, name: &[u8], content: Bytes<'_>) -> io::Result<()> {
         let Some((_, parent)) = &self.parent else {
             return Err(io::Error::other("no parent"));
         };
@@ -184,7 +241,7 @@ impl DirWriter {
             other => other?,
         };
         let mut file = File::from(fd);
-        io::copy(content, &mut file)?;
+        content.write_to(&mut file)?;
         self.owners.set(parent, name, entry.uid, entry.gid)?;
         for (key, value) in &entry.xattrs {
             set_xattr(&file, key, value)?;

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::Store;
 use crate::atomic::rename_into_place;
 use crate::codec;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::tree::Index;
-use crate::Store;
 
 /// A fresh pair of directories on the store's file system: `files` for the content of a layer
 /// (an overlay upper), `work` beside it. Both empty. What is not committed is cleared away later.
@@ -54,13 +54,16 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn put_index(&self, diff_id: &Digest, index: &Index) -> Result<()> {
-        self.names.write(&self.index_path(diff_id), &codec::encode(index))
+        self.names
+            .write(&self.index_path(diff_id), &codec::encode(index))
     }
 
     /// # Errors
     /// [`Error::Io`].
     pub fn layer_draft(&self) -> Result<LayerDraft> {
-        let draft = LayerDraft { root: self.names.fresh() };
+        let draft = LayerDraft {
+            root: self.names.fresh(),
+        };
         for path in [draft.root.clone(), draft.files(), draft.work()] {
             std::fs::create_dir(&path).map_err(Error::io("create", &path))?;
         }
@@ -115,7 +118,10 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn trust_layer(&self, diff_id: &Digest) -> Result<()> {
-        self.names.write(&self.layer_path(diff_id).join("boot"), self.boot_id.as_bytes())
+        self.names.write(
+            &self.layer_path(diff_id).join("boot"),
+            self.boot_id.as_bytes(),
+        )
     }
 
     /// Where things that are neither blobs nor layers may be kept (`cache mounts`, stat caches).

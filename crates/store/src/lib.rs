@@ -13,6 +13,7 @@ pub mod error;
 pub mod format;
 pub mod layer;
 pub mod owner;
+pub mod plain;
 pub mod record;
 pub mod scan;
 mod session;

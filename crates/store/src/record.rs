@@ -19,7 +19,10 @@ pub type RecordKey = [u8; 32];
 impl Store {
     fn record_path(&self, kind: RecordKind, key: &RecordKey) -> PathBuf {
         let name = digest::hex(key);
-        self.path("records").join(kind.0).join(&name[..2]).join(&name[2..])
+        self.path("records")
+            .join(kind.0)
+            .join(&name[..2])
+            .join(&name[2..])
     }
 
     /// The bytes put last; `None` when there are none or they are damaged.

@@ -54,18 +54,39 @@ impl StepClock {
 /// [`Error::Io`]; [`Error::Entry`] for a name starting with `.wh.`, which no layer can hold
 /// (rule L10).
 pub fn scan(directory: &Path, owners: Owners, clock: Option<&StepClock>) -> Result<Vec<Item>> {
+    scan_where(directory, owners, clock, |_, _| true)
+}
+
+/// [`scan`], but only of what `wanted` asks for, by path and state.
+pub(crate) fn scan_where(
+    directory: &Path,
+    owners: Owners,
+    clock: Option<&StepClock>,
+    mut wanted: impl FnMut(&[u8], &Stat) -> bool,
+) -> Result<Vec<Item>> {
     let root = Arc::new(open_directory(directory)?);
     let mut items = Vec::new();
     let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     for found in WalkDir::new(directory).min_depth(1).sort_by_file_name() {
         let found = found.map_err(|e| {
             let path = e.path().unwrap_or(directory).to_path_buf();
-            Error::Io { action: "read", path, source: e.into() }
+            Error::Io {
+                action: "read",
+                path,
+                source: e.into(),
+            }
         })?;
         let path = found.path();
-        let relative = path.strip_prefix(directory).unwrap_or(path).as_os_str().as_bytes();
+        let relative = path
+            .strip_prefix(directory)
+            .unwrap_or(path)
+            .as_os_str()
+            .as_bytes();
         let stat = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(Error::io("stat", path))?;
+        if !wanted(relative, &stat) {
+            continue;
+        }
         let Some(item) = item(path, relative, &stat, &root, owners, clock, &mut links)? else {
             continue;
         };
@@ -84,26 +105,48 @@ fn item(
     links: &mut HashMap<(u64, u64), Vec<u8>>,
 ) -> Result<Option<Item>> {
     let file_type = FileType::from_raw_mode(stat.st_mode);
-    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let (major, minor) = (
+        rustix::fs::major(stat.st_rdev),
+        rustix::fs::minor(stat.st_rdev),
+    );
     if file_type == FileType::CharacterDevice && (major, minor) == (0, 0) {
         // Overlayfs hard-links whiteouts to one inode: before any link detection.
-        return Ok(Some(Item { entry: whiteout(relative), content: Content::None }));
+        return Ok(Some(Item {
+            entry: whiteout(relative),
+            content: Content::None,
+        }));
     }
-    if path.file_name().is_some_and(|n| n.as_bytes().starts_with(b".wh.")) {
+    if path
+        .file_name()
+        .is_some_and(|n| n.as_bytes().starts_with(b".wh."))
+    {
         let reason = "a name starting with .wh. cannot be stored in an image layer";
-        return Err(Error::Entry { path: path.display().to_string(), reason });
+        return Err(Error::Entry {
+            path: path.display().to_string(),
+            reason,
+        });
     }
     let mtime = settle(path, stat, clock)?;
     let mut content = Content::None;
-    let first = (stat.st_nlink > 1 && file_type != FileType::Directory)
-        .then(|| links.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| relative.to_vec()));
+    let first = (stat.st_nlink > 1 && file_type != FileType::Directory).then(|| {
+        links
+            .entry((stat.st_dev, stat.st_ino))
+            .or_insert_with(|| relative.to_vec())
+    });
     let kind = match (file_type, first) {
         (FileType::Socket, _) => return Ok(None),
-        (FileType::Directory, _) => Kind::Directory { opaque: is_opaque(path)? },
+        (FileType::Directory, _) => Kind::Directory {
+            opaque: is_opaque(path)?,
+        },
         (_, Some(first)) if first != relative => {
             // Readable under this name too: the first name may not make it into the layer.
-            content = Content::Beneath { root: root.clone(), path: relative.to_vec() };
-            Kind::HardLink { target: first.clone() }
+            content = Content::Beneath {
+                root: root.clone(),
+                path: relative.to_vec(),
+            };
+            Kind::HardLink {
+                target: first.clone(),
+            }
         }
         (FileType::Symlink, _) => Kind::Symlink {
             target: rustix::fs::readlinkat(CWD, path, Vec::new())
@@ -114,8 +157,14 @@ fn item(
         (FileType::BlockDevice, _) => Kind::BlockDevice { major, minor },
         (FileType::Fifo, _) => Kind::Fifo,
         _ => {
-            content = Content::Beneath { root: root.clone(), path: relative.to_vec() };
-            Kind::File { size: u64::try_from(stat.st_size).unwrap_or(0), hash: [0; 32] }
+            content = Content::Beneath {
+                root: root.clone(),
+                path: relative.to_vec(),
+            };
+            Kind::File {
+                size: u64::try_from(stat.st_size).unwrap_or(0),
+                hash: [0; 32],
+            }
         }
     };
     let xattrs = match kind {
@@ -124,7 +173,15 @@ fn item(
     };
     let (uid, gid) = owners.of(stat);
     let path = relative.to_vec();
-    let entry = Entry { path, kind, mode: stat.st_mode & 0o7777, uid, gid, mtime, xattrs };
+    let entry = Entry {
+        path,
+        kind,
+        mode: stat.st_mode & 0o7777,
+        uid,
+        gid,
+        mtime,
+        xattrs,
+    };
     Ok(Some(Item { entry, content }))
 }
 
@@ -143,11 +200,19 @@ pub fn whiteout(path: &[u8]) -> Entry {
 }
 
 fn settle(path: &Path, stat: &Stat, clock: Option<&StepClock>) -> Result<i64> {
-    let Some(clock) = clock else { return Ok(stat.st_mtime) };
+    let Some(clock) = clock else {
+        return Ok(stat.st_mtime);
+    };
     let (mtime, changed) = clock.settle(stat);
     if changed {
-        let last_modification = Timespec { tv_sec: mtime, tv_nsec: 0 };
-        let times = Timestamps { last_access: last_modification, last_modification };
+        let last_modification = Timespec {
+            tv_sec: mtime,
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: last_modification,
+            last_modification,
+        };
         rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(Error::io("set the time of", path))?;
     }

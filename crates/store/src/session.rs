@@ -31,7 +31,11 @@ impl Store {
             let path = root.join(name);
             let mut builder = std::fs::DirBuilder::new();
             // Layers hold other people's setuid files: nobody else may look in.
-            builder.recursive(true).mode(0o700).create(&path).map_err(Error::io("create", &path))?;
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(Error::io("create", &path))?;
         }
         let shared = lock_file(&root.join("lock"))?;
         shared.lock_shared().map_err(Error::io("lock", root))?;
@@ -54,7 +58,9 @@ impl Store {
     /// Removes what dead processes left. Slow work, for a background thread: on some file systems
     /// deleting makes the next creations slow.
     pub fn clear_leftovers(&self) {
-        let Ok(entries) = std::fs::read_dir(self.path("tmp")) else { return };
+        let Ok(entries) = std::fs::read_dir(self.path("tmp")) else {
+            return;
+        };
         for entry in entries.flatten() {
             let dead = File::open(entry.path().join("lock")).is_ok_and(|f| f.try_lock().is_ok());
             if dead {
@@ -76,7 +82,9 @@ impl Store {
         let lock = lock_file(&root.join("lock"))?;
         match lock.try_lock() {
             Ok(()) => remove_tree(root).map_err(Error::io("remove", root)),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy { path: root.to_path_buf() }),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy {
+                path: root.to_path_buf(),
+            }),
             Err(TryLockError::Error(e)) => Err(Error::io("lock", root)(e)),
         }
     }
@@ -87,7 +95,9 @@ impl Drop for Store {
         // Quick when a step left nothing but empty folders; a big draft is left to the next
         // process, so that a failed build ends at once.
         let directory = self.names.fresh();
-        let Some(directory) = directory.parent() else { return };
+        let Some(directory) = directory.parent() else {
+            return;
+        };
         let few = std::fs::read_dir(directory).is_ok_and(|entries| entries.count() < 4096);
         if few {
             let _: io::Result<()> = remove_tree(directory);
@@ -97,7 +107,12 @@ impl Drop for Store {
 
 fn lock_file(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
     options.open(path).map_err(Error::io("open", path))
 }
 
