@@ -232,8 +232,10 @@ pub enum Step {
     WorkingDirectory { path: PathBuf },
     #[error("set the resource limit {name}")]
     ResourceLimit { name: &'static str },
-    #[error("start a session")]
-    Session,
+    #[error("give the terminal up")]
+    Terminal,
+    #[error("start a process group")]
+    ProcessGroup,
     #[error("install the seccomp filter")]
     Seccomp,
     #[error("drop capabilities")]

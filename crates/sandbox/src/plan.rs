@@ -96,6 +96,10 @@ pub(crate) enum Op<'f> {
     ReadOnly {
         target: CString,
     },
+    /// Let go of the controlling terminal.
+    NoTerminal {
+        tty: CString,
+    },
     /// Open the step's /dev/null as descriptor 0.
     StdinNull {
         null: CString,
@@ -123,8 +127,8 @@ pub(crate) enum Op<'f> {
     },
     /// Best effort: a kernel may have no keyrings.
     SessionKeyring,
-    /// New session, umask 022.
-    Session,
+    /// New process group, umask 022.
+    ProcessGroup,
     /// Default action for every signal, none blocked.
     Signals,
     Seccomp {
@@ -174,6 +178,7 @@ impl Op<'_> {
             }
             Self::ReadOnly { target } => Step::ReadOnly { path: path(target) },
             Self::StdinNull { .. } => Step::OpenNull,
+            Self::NoTerminal { .. } => Step::Terminal,
             Self::PivotRoot => Step::PivotRoot,
             Self::Hostname { .. } => Step::Hostname,
             Self::LoopbackUp => Step::Loopback,
@@ -184,7 +189,7 @@ impl Op<'_> {
             Self::ResourceLimit { resource, .. } => Step::ResourceLimit {
                 name: resource.name(),
             },
-            Self::SessionKeyring | Self::Session | Self::Signals => Step::Session,
+            Self::SessionKeyring | Self::ProcessGroup | Self::Signals => Step::ProcessGroup,
             Self::Seccomp { .. } => Step::Seccomp,
             Self::BoundingSet { .. } | Self::Capabilities { .. } => Step::Capabilities,
             Self::Groups { .. } => Step::Groups,
@@ -277,6 +282,9 @@ pub(crate) fn operations<'f>(spec: &Spec, prepared: Prepared<'f>) -> Result<Vec<
     // Before the mounts of the spec, one of which may cover /dev.
     ops.push(Op::StdinNull {
         null: below(&prepared.dev_target, "null")?,
+    });
+    ops.push(Op::NoTerminal {
+        tty: below(&prepared.dev_target, "tty")?,
     });
     for mount in prepared.wholes {
         ops.push(Op::AttachAtStage {
@@ -412,7 +420,7 @@ fn process(ops: &mut Vec<Op<'_>>, spec: &Spec) {
         });
     }
     ops.push(Op::SessionKeyring);
-    ops.push(Op::Session);
+    ops.push(Op::ProcessGroup);
     ops.push(Op::Signals);
     let restricted = spec.privileges == Privileges::Default;
     if restricted {

@@ -343,6 +343,14 @@ pub(crate) fn loopback_up(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Gives up the controlling terminal that `tty` (an open /dev/tty) stands for. Of this process
+/// only, as it is no session leader.
+pub(crate) fn give_terminal_up(tty: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: TIOCNOTTY takes no argument.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, tty.as_raw_fd(), libc::TIOCNOTTY, 0) })?;
+    Ok(())
+}
+
 /// Sets a limit of this process (`RLIMIT_*`).
 pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = libc::rlimit64 {

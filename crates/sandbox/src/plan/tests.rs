@@ -98,9 +98,9 @@ fn a_step_in_order() {
         MaskFile proc/timer_list, MaskFile proc/timer_stats, MaskFile proc/sched_debug, \
         MaskDirectory proc/acpi, MaskDirectory proc/asound, MaskDirectory proc/scsi, \
         ReadOnly proc/bus, ReadOnly proc/fs, ReadOnly proc/irq, ReadOnly proc/sys, \
-        ReadOnly proc/sysrq-trigger, MoveFromStage sys, StdinNull, AttachAtStage /parts, \
+        ReadOnly proc/sysrq-trigger, MoveFromStage sys, StdinNull, NoTerminal, AttachAtStage /parts, \
         Attach a, AttachPart a/b, PivotRoot, Hostname, Streams, WorkingDirectory, \
-        SessionKeyring, Session, Signals, Seccomp, BoundingSet, Groups, Gid, Uid, \
+        SessionKeyring, ProcessGroup, Signals, Seccomp, BoundingSet, Groups, Gid, Uid, \
         Capabilities, ParentDeathSignal, CloseDescriptors";
     assert_eq!(names(&spec()).join(", "), expected);
 }

@@ -30,7 +30,7 @@ pub const TESTS: &[Test] = &[
     ("r32_seccomp", seccomp),
     ("r33_insecure", insecure),
     ("signals_are_default", signals_are_default),
-    ("umask_and_session", umask_and_session),
+    ("umask_and_process_group", umask_and_process_group),
     ("no_descriptor_leaks", no_descriptor_leaks),
     ("hostname", hostname),
     ("r03_working_directory", working_directory),
@@ -258,9 +258,11 @@ fn signals_are_default() {
     assert_eq!(output, format!("SigBlk:\t{NONE}\nSigIgn:\t{NONE}\n"));
 }
 
-fn umask_and_session() {
-    let output = Fixture::sh("umask; cut -d' ' -f5,6 /proc/self/stat").output();
-    assert_eq!(output, "0022\n1 1\n");
+fn umask_and_process_group() {
+    // The fields of /proc/PID/stat: process group, and the number of the terminal.
+    let output = Fixture::sh("umask; cut -d' ' -f5,7 /proc/self/stat; cat /dev/tty").run();
+    assert_eq!(output.out, "0022\n1 0\n");
+    assert!(output.err.contains("No such device"), "{}", output.err);
 }
 
 fn no_descriptor_leaks() {
