@@ -240,6 +240,7 @@ fn selection(request: &BuildRequest) -> Selection {
     let native = native_platform();
     Selection {
         target: request.target.clone(),
+        all_stages: false,
         build_args: request.build_args.clone(),
         labels: request.labels.clone(),
         target_platform: request.platform.clone().unwrap_or_else(|| native.clone()),

@@ -230,7 +230,7 @@ fn base_images_bring_variables_shell_triggers_and_platform() {
         platform: Some("linux/arm64".to_owned()),
     };
     let text = "FROM a\nCMD x\nCOPY $X /$Y\nFROM scratch\nCMD y\n";
-    let base = |name: &str| (name == "a").then(image);
+    let base = |stage: usize| (stage == 0).then(image);
     let checked = run_with(text, |context| context.base = &base);
     assert_eq!(
         fired(&checked),

@@ -10,6 +10,8 @@ use crate::config::ImageConfig;
 pub struct Selection {
     /// `--target`; the last stage when `None` (rules S08, S09).
     pub target: Option<String>,
+    /// All stages count as needed, beside the target: what `--check` without a target looks at.
+    pub all_stages: bool,
     /// `--build-arg`, later ones win; proxies included.
     pub build_args: BTreeMap<String, String>,
     /// `--label`, for the final image only (rules W17, M18).

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::from::Resolved;
+use super::from::{Base, Resolved};
 use super::report::{Report, place_of, place_of_stage, stop};
 use super::secrets::looks_secret;
 use super::{BaseImage, CheckContext, expose, platform, rules};
@@ -76,7 +76,7 @@ pub(super) fn check(
                 .get(base.name.as_str())
                 .and_then(|index| states.get(*index))
                 .cloned();
-            evaluator.stage(stage, &base.name, base.platform.as_deref(), inherited)?;
+            evaluator.stage(index, stage, base, inherited)?;
         }
         // A stage that is left out leaves an empty state; nothing that is needed builds on it.
         states.push(std::mem::take(&mut evaluator.state));
@@ -101,9 +101,9 @@ struct Evaluator<'a, 'r> {
 impl Evaluator<'_, '_> {
     fn stage(
         &mut self,
+        index: usize,
         stage: &Stage,
-        base: &str,
-        platform: Option<&str>,
+        base: &Base,
         inherited: Option<State>,
     ) -> Result<(), Diagnostic> {
         let place = place_of_stage(stage);
@@ -120,7 +120,7 @@ impl Evaluator<'_, '_> {
                 self.state = inherited;
                 triggers
             }
-            None => self.base_image(stage, base, platform),
+            None => self.base_image(index, stage, base),
         };
         if self.state.os != "windows" {
             self.state
@@ -148,14 +148,10 @@ impl Evaluator<'_, '_> {
     }
 
     /// Starts from an image; its triggers.
-    fn base_image(&mut self, stage: &Stage, base: &str, given: Option<&str>) -> Vec<String> {
+    fn base_image(&mut self, index: usize, stage: &Stage, base: &Base) -> Vec<String> {
         let context = self.context;
-        let image = if base == "scratch" {
-            None
-        } else {
-            (context.base)(base)
-        }
-        .unwrap_or_default();
+        let (base, given) = (base.name.as_str(), base.platform.as_deref());
+        let image = (context.base)(index).unwrap_or_default();
         let BaseImage {
             env,
             has_shell,

@@ -34,9 +34,9 @@ pub struct CheckContext<'a> {
     pub build_platform: &'a str,
     /// The context's ignore file.
     pub ignore: Option<&'a Patterns>,
-    /// The config of a base image, by the name in `FROM` after expansion; `None` counts as an
-    /// image without any.
-    pub base: &'a dyn Fn(&str) -> Option<BaseImage>,
+    /// What the stage with this index of the file begins with, where that is an image; `None`
+    /// counts as an image without any config.
+    pub base: &'a dyn Fn(usize) -> Option<BaseImage>,
     /// The stages to evaluate, in order of the file: those a build needs. `None`: all (rule S07).
     pub stages: Option<&'a [usize]>,
     /// Options in place of the file's `# check=` (`BUILDKIT_DOCKERFILE_CHECK`).

@@ -9,7 +9,7 @@ use super::captured::ArgUse;
 use super::error::LowerError;
 use super::expand::{Words, global_word};
 use super::variables::Variables;
-use super::{epoch, platform, reference};
+use super::{buildkit_args, epoch, platform, reference};
 use crate::facts::Selection;
 
 /// Frontends whose language this is, whatever their tag (and the name BuildKit gives its own).
@@ -42,6 +42,7 @@ impl<'a> Build<'a> {
             return Err(LowerError::value("dockerfile contains no stages to build")
                 .help("add a FROM instruction"));
         };
+        buildkit_args::check(&selection.build_args)?;
         let asked = selection.target.as_deref().filter(|name| !name.is_empty());
         let mut globals = platform::global_variables(selection, asked.or(last.name.as_deref()));
         let global_args = declare_globals(file, selection, &mut globals)?;

@@ -14,6 +14,8 @@ pub struct LowerError {
     pub help: Option<String>,
     /// `None` when no line is to blame (`--target`, `--build-arg`).
     pub lines: Option<LineRange>,
+    /// The piece of those lines that is to blame, as written.
+    pub subject: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,6 +49,7 @@ impl LowerError {
             message: message.into(),
             help: None,
             lines: None,
+            subject: None,
         }
     }
 
@@ -61,6 +64,15 @@ impl LowerError {
     #[must_use]
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Names the words to blame unless ones nearer to the cause are known already.
+    #[must_use]
+    pub(crate) fn about(mut self, subject: &str) -> Self {
+        if !subject.is_empty() {
+            self.subject.get_or_insert_with(|| subject.to_owned());
+        }
         self
     }
 

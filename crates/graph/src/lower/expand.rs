@@ -38,7 +38,7 @@ pub(crate) struct Words<'a> {
 
 impl Words<'_> {
     pub(crate) fn word(&self, text: &str) -> Result<String, LowerError> {
-        Ok(word::expand(text, self.escape, self.variables)?)
+        word::expand(text, self.escape, self.variables).map_err(|e| LowerError::from(e).about(text))
     }
 
     pub(crate) fn optional(&self, text: Option<&str>) -> Result<Option<String>, LowerError> {
@@ -47,7 +47,8 @@ impl Words<'_> {
 
     /// Splits after expanding (rule X14).
     pub(crate) fn split(&self, text: &str) -> Result<Vec<String>, LowerError> {
-        Ok(word::expand_words(text, self.escape, self.variables)?)
+        word::expand_words(text, self.escape, self.variables)
+            .map_err(|e| LowerError::from(e).about(text))
     }
 
     /// Rule H12.
@@ -74,5 +75,6 @@ pub(crate) fn global_word(
     globals: &Variables,
     lines: LineRange,
 ) -> Result<word::Expansion, LowerError> {
-    word::expand_tracked(text, escape, globals).map_err(|error| LowerError::from(error).at(lines))
+    word::expand_tracked(text, escape, globals)
+        .map_err(|error| LowerError::from(error).about(text).at(lines))
 }

@@ -5,7 +5,9 @@
 //! name further images). Only stages that the target needs are evaluated (rule S06).
 
 mod args;
+mod bases;
 mod build;
+mod buildkit_args;
 mod captured;
 mod chmod;
 mod config;
@@ -34,6 +36,7 @@ mod workdir;
 
 use dockerfile::File;
 
+pub use bases::{StageBases, bases};
 pub use epoch::DEFAULT_EPOCH;
 pub use error::{ErrorKind, LowerError};
 

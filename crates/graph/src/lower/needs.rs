@@ -52,7 +52,7 @@ pub(crate) fn resolve<'a, 'f>(
     };
     let mut triggered = BTreeSet::new();
     loop {
-        resolved.reachable = resolved.stages.reachable();
+        resolved.reachable = resolved.stages.reachable(build.selection.all_stages);
         let mut grown = false;
         for id in resolved.reachable.clone() {
             resolved

@@ -358,10 +358,14 @@ impl<'a> Stages<'a> {
         nearest(name, sorted(names).chain(COMMON_IMAGES))
     }
 
-    /// The target and all it needs (rule S06).
-    pub(crate) fn reachable(&self) -> BTreeSet<StageId> {
+    /// The target and all it needs (rule S06), or all stages and what they need.
+    pub(crate) fn reachable(&self, all: bool) -> BTreeSet<StageId> {
         let mut found = BTreeSet::new();
         let mut open = vec![self.target];
+        if all {
+            let declared = |id: &StageId| self.all[*id].declared.is_some();
+            open.extend((0..self.all.len()).filter(declared));
+        }
         while let Some(id) = open.pop() {
             if !found.insert(id) {
                 continue;
