@@ -28,7 +28,7 @@ const FORBIDDEN: [(&str, &[&str]); 5] = [
     ("sandbox", &["Dockerfile", "oci_spec", "tokio"]),
 ];
 
-const LINE_MAX: usize = 110;
+const LINE_MAX: usize = 120;
 const FILE_MAX: usize = 1200;
 /// A longer file says why in its module text, with these words.
 const FILE_USUAL: usize = 800;
@@ -147,7 +147,7 @@ fn every_document_that_is_linked_exists() {
     let mut bad = Vec::new();
     let documents = walkdir::WalkDir::new(root().join("docs"))
         .into_iter()
-        .map(|e| e.unwrap().into_path())
+        .filter_map(|e| Some(e.ok()?.into_path()))
         .filter(|p| p.extension().is_some_and(|e| e == "md"))
         .chain([root().join("README.md")]);
     for path in documents {

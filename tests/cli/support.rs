@@ -23,12 +23,18 @@ fn busybox() -> Option<PathBuf> {
     let found = std::env::split_paths(&paths)
         .map(|p| p.join("busybox"))
         .find(|p| p.exists())?;
-    // A dynamic one would not run in an image that holds nothing else.
-    let is_static = !fs::read(&found)
-        .ok()?
-        .windows(12)
-        .any(|w| w == b"ld-linux-x86");
-    is_static.then_some(found)
+    is_static(&fs::read(&found).ok()?).then_some(found)
+}
+
+/// A program with an interpreter (`PT_INTERP`) would not run in an image that holds nothing else.
+fn is_static(elf: &[u8]) -> bool {
+    let number = |at: usize, size: usize| {
+        let bytes = elf[at..at + size].iter().rev();
+        bytes.fold(0, |n, byte| n << 8 | usize::from(*byte))
+    };
+    // e_phoff, e_phentsize, e_phnum of a 64-bit little-endian file.
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    (0..count).all(|i| number(table + i * size, 4) != 3)
 }
 
 /// Whether steps can run here; says why not, once.
@@ -220,7 +226,7 @@ fn base_layout() -> &'static Path {
     BASE.get_or_init(|| {
         let env = Env::bare();
         let commands = "sh cat ls mkdir rm mv cp ln chmod chown touch stat id env sleep echo test \
-                        true false head tail grep sed awk find date kill ps setsid wc sort yes dd";
+                        true false head tail grep sed awk find date kill ps setsid wc sort yes dd cut tr";
         let text = format!(
             "FROM scratch\nCOPY busybox /bin/busybox\n\
              RUN [\"/bin/busybox\", \"sh\", \"-c\", \"cd /bin; for c in {commands}; do \
