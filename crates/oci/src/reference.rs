@@ -1,4 +1,4 @@
-//! Image references as Docker users write them: `debian`, `ghcr.io/org/app:1.2@sha256:…`.
+//! Image references as Docker users write them: `debian`, `registry.example/org/app:1.2@sha256:…`.
 //!
 //! The grammar and the rules that complete a short name are those of distribution/reference
 //! (`ParseNormalizedNamed`).
@@ -286,9 +286,9 @@ mod tests {
             ),
             ("Host/x", "Host/x", "Host/x"),
             (
-                "ghcr.io/a/b_c/d--e:V1.0",
-                "ghcr.io/a/b_c/d--e:V1.0",
-                "ghcr.io/a/b_c/d--e:V1.0",
+                "reg.example/a/b_c/d--e:V1.0",
+                "reg.example/a/b_c/d--e:V1.0",
+                "reg.example/a/b_c/d--e:V1.0",
             ),
             (
                 "[::1]:5000/a__b.c",
@@ -334,7 +334,7 @@ mod tests {
             ("", Problem::Empty),
             (":tag", Problem::Empty),
             ("Debian", Problem::UpperCase),
-            ("ghcr.io/Org/x", Problem::UpperCase),
+            ("reg.example/Org/x", Problem::UpperCase),
             (HEX, Problem::ImageId),
             (&long, Problem::TooLong),
             ("a..b/c", domain("a..b")),

@@ -3,7 +3,8 @@
 //! The archive is cut every mebibyte and each piece compressed by itself: a gzip *member* or a
 //! zstd *frame*. RFC 1952 §2.2 and RFC 8878 §3 make a concatenation of those a valid stream, and
 //! Go's readers take it. So the pieces can be compressed at the same time, and neither the number
-//! of threads nor how the input was split into writes can be seen in the result.
+//! of threads nor how the input was split into writes can be seen in the result. Nor can the
+//! processor: zlib-rs uses its vector units for comparing and copying, not for hashing matches.
 
 use std::io::{self, Write};
 

@@ -84,7 +84,7 @@ mod tests {
                 "debian",
                 "https://registry-1.docker.io/v2/library/debian/manifests/x",
             ),
-            ("ghcr.io/a/b", "https://ghcr.io/v2/a/b/manifests/x"),
+            ("reg.example/a/b", "https://reg.example/v2/a/b/manifests/x"),
             ("localhost/a", "http://localhost/v2/a/manifests/x"),
             ("localhost:5000/a", "http://localhost:5000/v2/a/manifests/x"),
             ("127.1.2.3:5000/a", "http://127.1.2.3:5000/v2/a/manifests/x"),

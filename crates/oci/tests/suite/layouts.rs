@@ -130,7 +130,7 @@ fn u05_what_is_written_is_read_and_nothing_else_is_there() {
 fn u05_every_name_has_a_descriptor_with_both_annotations() {
     let (image, blobs) = sample("one");
     let directory = tempfile::tempdir().expect("temporary directory");
-    let names = [reference("app"), reference("ghcr.io/o/app:2")];
+    let names = [reference("app"), reference("reg.example/o/app:2")];
     write_directory(directory.path(), &image, &names, &blobs).expect("write");
     let index = fs::read(directory.path().join("index.json")).expect("index");
     let index: Value = serde_json::from_slice(&index).expect("JSON");
@@ -155,14 +155,14 @@ fn u05_every_name_has_a_descriptor_with_both_annotations() {
         annotations(0),
         expected("docker.io/library/app:latest", "latest")
     );
-    assert_eq!(annotations(1), expected("ghcr.io/o/app:2", "2"));
+    assert_eq!(annotations(1), expected("reg.example/o/app:2", "2"));
     assert_eq!(index["manifests"][0]["platform"]["architecture"], "amd64");
     for name in [
         "latest",
         "2",
         "docker.io/library/app:latest",
         "app:latest",
-        "ghcr.io/o/app:2",
+        "reg.example/o/app:2",
     ] {
         assert!(resolve(directory.path(), Some(name)).is_ok(), "{name}");
     }
