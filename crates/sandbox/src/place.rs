@@ -296,3 +296,142 @@ fn open_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        tree: Tree,
+    }
+
+    fn open(path: &Path) -> OwnedFd {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty()).unwrap()
+    }
+
+    impl Fixture {
+        /// A root with /a/b, /a/file, links, and beside it a directory to mount.
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let root = directory.path().join("root");
+            std::fs::create_dir_all(root.join("a/b")).unwrap();
+            std::fs::write(root.join("a/file"), "x").unwrap();
+            for (target, link) in [("/a", "absolute"), ("../..", "a/up"), ("loop", "loop")] {
+                symlink(target, root.join(link)).unwrap();
+            }
+            std::fs::create_dir_all(directory.path().join("mount/inner")).unwrap();
+            symlink("/a/b", directory.path().join("mount/back")).unwrap();
+            let tree = Tree::new(open(&root), open(&root), false);
+            Self { directory, tree }
+        }
+
+        fn place(&mut self, path: &str) -> Result<String, Errno> {
+            let place = self
+                .tree
+                .place(Path::new(path), Make::Directory, Lifetime::Step)?;
+            Ok(place.path.to_str().unwrap().to_owned())
+        }
+
+        fn mount(&mut self, at: &str, view: View) {
+            self.tree.mount(&Place { path: at.into() }, view, None);
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+    }
+
+    #[test]
+    fn symlinks_and_dots_stay_inside() {
+        let mut fixture = Fixture::new();
+        let cases = [
+            ("/", ""),
+            ("/../..", ""),
+            ("/a/./b/", "a/b"),
+            ("/absolute/b", "a/b"),
+            ("/a/up/a/b", "a/b"),
+            ("/a/up/../../a/b", "a/b"),
+            ("/absolute/b/../..", ""),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(fixture.place(path).as_deref(), Ok(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_resolved() {
+        let mut fixture = Fixture::new();
+        assert_eq!(fixture.place("/loop/x"), Err(Errno::LOOP));
+        assert_eq!(fixture.place("/a/file/x"), Err(Errno::NOTDIR));
+    }
+
+    #[test]
+    fn paths_go_through_mounts_and_back() {
+        let mut fixture = Fixture::new();
+        let view = View::Directory(open(&fixture.path("mount")));
+        fixture.mount("a/b", view);
+        assert_eq!(fixture.place("/a/b/inner").as_deref(), Ok("a/b/inner"));
+        assert_eq!(fixture.place("/a/b/back/inner").as_deref(), Ok("a/b/inner"));
+        assert_eq!(fixture.place("/a/b/new").as_deref(), Ok("a/b/new"));
+        assert!(fixture.path("mount/new").is_dir() && !fixture.path("root/a/b/new").exists());
+        fixture.mount("a/b/opaque", View::Opaque);
+        assert_eq!(
+            fixture.place("/a/b/opaque/x/../y").as_deref(),
+            Ok("a/b/opaque/y")
+        );
+        fixture.mount("a/covered", View::File);
+        assert_eq!(fixture.place("/a/covered").as_deref(), Ok("a/covered"));
+        assert_eq!(fixture.place("/a/covered/x"), Err(Errno::NOTDIR));
+    }
+
+    #[test]
+    fn r14_what_was_made_goes_with_its_parents_and_times_return() {
+        let mut fixture = Fixture::new();
+        let a = fixture.path("root/a");
+        std::fs::File::open(&a)
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000))
+            .unwrap();
+        fixture.place("/a/new/mount/point").unwrap();
+        fixture.place("/a/kept/point").unwrap();
+        let file = Path::new("/a/new/file");
+        fixture
+            .tree
+            .place(file, Make::File, Lifetime::Step)
+            .unwrap();
+        let cwd = Path::new("/a/cwd");
+        fixture
+            .tree
+            .place(cwd, Make::Directory, Lifetime::Kept)
+            .unwrap();
+        std::fs::write(a.join("kept/by-command"), "").unwrap();
+        fixture.tree.into_stubs().unwrap().remove().unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(&a)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["b", "cwd", "file", "kept", "up"]);
+        assert_eq!(std::fs::read_dir(a.join("kept")).unwrap().count(), 1);
+        assert_eq!(std::fs::metadata(&a).unwrap().mtime(), 1000);
+    }
+
+    #[test]
+    fn r13_a_file_that_was_written_stays() {
+        let mut fixture = Fixture::new();
+        for name in ["/empty", "/written"] {
+            fixture
+                .tree
+                .place(Path::new(name), Make::File, Lifetime::Step)
+                .unwrap();
+        }
+        std::fs::write(fixture.path("root/written"), "by the command").unwrap();
+        let root = fixture.path("root");
+        fixture.tree.into_stubs().unwrap().remove().unwrap();
+        assert!(root.join("written").exists() && !root.join("empty").exists());
+    }
+}

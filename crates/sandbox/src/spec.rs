@@ -63,7 +63,8 @@ pub enum Network {
 pub enum Privileges {
     /// Docker's default capabilities and a seccomp deny list; setuid programs work.
     Default,
-    /// `RUN --security=insecure`: everything the caller has.
+    /// `RUN --security=insecure` (rule R33): all capabilities of the caller, no seccomp filter,
+    /// nothing masked, /sys as the host has it, and every device node directly in the host's /dev.
     Insecure,
 }
 
@@ -191,7 +192,8 @@ pub struct Usage {
     pub wall: Duration,
     pub user_cpu: Duration,
     pub system_cpu: Duration,
-    /// Bytes; the largest single process.
+    /// Bytes; the largest single process. 0 when that was not more than the caller's own, from
+    /// which the kernel cannot tell it apart: the command starts in the caller's address space.
     pub peak_rss: u64,
     /// 512-byte blocks turned into bytes.
     pub read_bytes: u64,

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 
@@ -24,6 +24,8 @@ const SELF: &str = "/proc/self/exe";
 #[derive(Debug)]
 pub struct Launcher {
     program: PathBuf,
+    /// What the program is called in a list of processes.
+    name: OsString,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     fds: Vec<OwnedFd>,
@@ -34,6 +36,9 @@ impl Launcher {
     pub fn new(args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         Self {
             program: PathBuf::from(SELF),
+            name: std::env::args_os()
+                .next()
+                .unwrap_or_else(|| OsString::from(SELF)),
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             fds: Vec::new(),
@@ -44,6 +49,7 @@ impl Launcher {
     #[must_use]
     pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
+        self.name = self.program.clone().into_os_string();
         self
     }
 
@@ -92,6 +98,7 @@ impl Launcher {
         .map_err(|errno| failed(errno.into()))?;
         let mut command = Command::new(&self.program);
         command
+            .arg0(&self.name)
             .arg(ARGUMENT)
             .arg(std::process::id().to_string())
             .args(&self.args)
