@@ -1,0 +1,197 @@
+//! `cargo bench`: what a step, an unchanged build and a big copy cost, each beside a baseline of
+//! the same run. Needs a static busybox and, for the baseline of steps, bubblewrap. Prints
+//! medians; nothing here can fail for being slow.
+//!
+//! Every build goes to a fresh store: nothing is deleted between measurements, as that slows
+//! some file systems down for a minute.
+
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people to run")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 9;
+const STEPS: usize = 20;
+const FILES: usize = 20_000;
+
+fn main() {
+    // `cargo test --benches` passes other arguments and wants no measurement.
+    if !std::env::args().any(|a| a == "--bench") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap().keep();
+    let bench = Bench { base: base(&scratch), scratch };
+    bench.steps();
+    bench.unchanged();
+    bench.copy();
+    println!("scratch files are in {}", bench.scratch.display());
+}
+
+struct Bench {
+    scratch: PathBuf,
+    base: PathBuf,
+}
+
+/// `LAYERCAKE_BIN`, else the program of this build.
+fn program() -> PathBuf {
+    let other = std::env::var_os("LAYERCAKE_BIN").map(PathBuf::from);
+    other.unwrap_or_else(|| env!("CARGO_BIN_EXE_layercake").into())
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn timed(command: &mut Command) -> Duration {
+    let start = Instant::now();
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    let took = start.elapsed();
+    assert!(status.success(), "{command:?}");
+    took
+}
+
+fn busybox() -> PathBuf {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths)
+        .map(|p| p.join("busybox"))
+        .find(|p| p.exists())
+        .expect("a static busybox in PATH (Debian: busybox-static)")
+}
+
+/// A root file system of busybox, and a layout made of it.
+fn base(scratch: &Path) -> PathBuf {
+    let root = scratch.join("root");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::copy(busybox(), root.join("bin/busybox")).unwrap();
+    symlink("busybox", root.join("bin/sh")).unwrap();
+    fs::write(root.join("Dockerfile"), "FROM scratch\nCOPY bin /bin\n").unwrap();
+    let layout = scratch.join("base");
+    let output = format!("type=oci,dest={},tar=false", layout.display());
+    timed(
+        Command::new(program())
+            .env("LAYERCAKE_ROOT", scratch.join("base-store"))
+            .args(["build", "--output", &output])
+            .arg(&root),
+    );
+    layout
+}
+
+impl Bench {
+    fn context(&self, name: &str, dockerfile: &str) -> PathBuf {
+        let path = self.scratch.join(name);
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("Dockerfile"), dockerfile).unwrap();
+        path
+    }
+
+    fn build(&self, context: &Path, store: &str) -> Duration {
+        let output = format!("type=oci,dest={store}-out,tar=false");
+        timed(
+            Command::new(program())
+                .env("LAYERCAKE_ROOT", self.scratch.join(store))
+                .current_dir(&self.scratch)
+                .args(["build", "--output", &output, "--build-context"])
+                .arg(format!("busybox=oci-layout://{}", self.base.display()))
+                .arg(context),
+        )
+    }
+
+    /// The cost of one step: a build of many minus a build of one, layers and records included.
+    fn steps(&self) {
+        let dockerfile = |count: usize| {
+            (0..count).fold("FROM busybox\n".to_owned(), |mut text, i| {
+                writeln!(text, "RUN echo {i} > /f{i}").unwrap();
+                text
+            })
+        };
+        let (one, many) =
+            (self.context("one", &dockerfile(1)), self.context("many", &dockerfile(STEPS + 1)));
+        let has_bwrap = Command::new("bwrap").arg("--version").output().is_ok();
+        let (mut steps, mut baseline) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let short = self.build(&one, &format!("one-{round}"));
+            let long = self.build(&many, &format!("many-{round}"));
+            steps.push(long.saturating_sub(short) / u32::try_from(STEPS).unwrap());
+            if has_bwrap {
+                baseline.push(self.bwrap());
+            }
+        }
+        let step = milliseconds(median(steps));
+        println!("one trivial RUN step, layer and record included: {step:.2} ms");
+        if has_bwrap {
+            let bwrap = milliseconds(median(baseline));
+            println!("  bwrap with the same namespaces and mounts:     {bwrap:.2} ms");
+            println!("  ratio: {:.2}", step / bwrap);
+        }
+    }
+
+    /// Mean of as many runs as a build has steps.
+    fn bwrap(&self) -> Duration {
+        let root = self.scratch.join("root");
+        let total: Duration = (0..STEPS)
+            .map(|i| {
+                timed(
+                    Command::new("bwrap")
+                        .args(["--unshare-user", "--unshare-pid", "--unshare-ipc"])
+                        .args(["--unshare-uts", "--die-with-parent", "--bind"])
+                        .arg(&root)
+                        .args(["/", "--proc", "/proc", "--dev", "/dev", "--ro-bind", "/sys"])
+                        .args(["/sys", "--ro-bind", "/etc/resolv.conf", "/etc/resolv.conf"])
+                        .args(["--ro-bind", "/etc/hosts", "/etc/hosts", "--chdir", "/"])
+                        .args(["/bin/sh", "-c", &format!("echo {i} > /f{i}")]),
+                )
+            })
+            .sum();
+        total / u32::try_from(STEPS).unwrap()
+    }
+
+    fn unchanged(&self) {
+        let context = self.scratch.join("many");
+        let times = (0..ROUNDS).map(|_| self.build(&context, "many-0")).collect();
+        println!("{STEPS} steps, nothing changed: {:.1} ms", milliseconds(median(times)));
+    }
+
+    /// A context of many small files against `tar | sha256sum`.
+    fn copy(&self) {
+        let context = self.context("files", "FROM scratch\nCOPY data /data\n");
+        for directory in 0..FILES / 100 {
+            let path = context.join("data").join(format!("d{directory}"));
+            fs::create_dir_all(&path).unwrap();
+            for file in 0..100 {
+                let line = format!("{directory} {file} some text\n");
+                fs::write(path.join(format!("f{file}")), line.repeat(2048 / line.len())).unwrap();
+            }
+        }
+        let baseline = || {
+            timed(
+                Command::new("sh")
+                    .args(["-c", "tar -c data | sha256sum"])
+                    .current_dir(&context),
+            )
+        };
+        let (mut cold, mut warm, mut tar) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..3 {
+            tar.push(baseline());
+            let store = format!("files-{round}");
+            cold.push(self.build(&context, &store));
+            warm.push(self.build(&context, &store));
+        }
+        println!("COPY of {FILES} files: {:.0} ms", milliseconds(median(cold)));
+        println!("  tar -c | sha256sum: {:.0} ms", milliseconds(median(tar)));
+        println!("  again, nothing changed: {:.0} ms", milliseconds(median(warm)));
+    }
+}
