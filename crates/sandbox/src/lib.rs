@@ -31,6 +31,7 @@ mod prepare;
 pub mod probe;
 mod run;
 mod seccomp;
+mod source;
 pub mod spec;
 mod stage;
 mod stubs;

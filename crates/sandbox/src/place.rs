@@ -75,6 +75,14 @@ struct Level {
     mount: usize,
 }
 
+/// What is at a name.
+enum Arrived {
+    Directory(Level),
+    Link(PathBuf),
+    File(PathBuf),
+    Opaque(PathBuf),
+}
+
 /// A resolved path.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -149,50 +157,18 @@ impl Tree {
                 levels.pop();
                 continue;
             }
-            let at: PathBuf = levels
-                .iter()
-                .map(|level| &level.name)
-                .chain([&name])
-                .collect();
-            if let Some(index) = self.mounts.iter().rposition(|mounted| mounted.at == at) {
-                match &self.mounts[index].view {
-                    View::Opaque => return Ok(opaque(at, &todo)),
-                    View::File if todo.is_empty() => {
-                        return Ok(Place { path: at });
-                    }
-                    View::File => return Err(Errno::NOTDIR),
-                    View::Directory(directory) => {
-                        let directory = rustix::io::fcntl_dupfd_cloexec(directory, 3)?;
-                        levels.push(Level {
-                            name,
-                            directory,
-                            mount: index,
-                        });
-                        continue;
-                    }
-                }
-            }
-            let (parent, mount) = self.top(&levels)?;
-            let kind = match kind_of(parent, &name) {
-                Err(Errno::NOENT) => {
-                    let make = if todo.is_empty() {
-                        make
-                    } else {
-                        Make::Directory
-                    };
-                    self.make(&levels, mount, &at, &name, make, lifetime)?
-                }
-                kind => kind?,
+            let make = if todo.is_empty() {
+                make
+            } else {
+                Make::Directory
             };
-            let (parent, mount) = self.top(&levels)?;
-            match kind {
-                FileType::Symlink => {
+            match self.arrive(&levels, name, make, lifetime)? {
+                Arrived::Directory(level) => levels.push(level),
+                Arrived::Link(target) => {
                     links += 1;
                     if links > SYMLINKS_MAX {
                         return Err(Errno::LOOP);
                     }
-                    let target = rustix::fs::readlinkat(parent, &name, Vec::new())?;
-                    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
                     if target.is_absolute() {
                         levels.clear();
                     }
@@ -200,22 +176,65 @@ impl Tree {
                         todo.push_front(component);
                     }
                 }
-                FileType::Directory => {
-                    let directory = open_directory(parent, &name)?;
-                    levels.push(Level {
-                        name,
-                        directory,
-                        mount,
-                    });
-                }
-                _ if todo.is_empty() => {
-                    return Ok(Place { path: at });
-                }
-                _ => return Err(Errno::NOTDIR),
+                Arrived::File(path) if todo.is_empty() => return Ok(Place { path }),
+                Arrived::File(_) => return Err(Errno::NOTDIR),
+                Arrived::Opaque(path) => return Ok(opaque(path, &todo)),
             }
         }
         let path = levels.into_iter().map(|level| level.name).collect();
         Ok(Place { path })
+    }
+
+    /// Looks at one name in the innermost directory, and makes it if nothing is there.
+    fn arrive(
+        &mut self,
+        levels: &[Level],
+        name: OsString,
+        make: Make,
+        lifetime: Lifetime,
+    ) -> Result<Arrived, Errno> {
+        let at: PathBuf = levels
+            .iter()
+            .map(|level| &level.name)
+            .chain([&name])
+            .collect();
+        if let Some(index) = self.mounts.iter().rposition(|mounted| mounted.at == at) {
+            return match &self.mounts[index].view {
+                View::Opaque => Ok(Arrived::Opaque(at)),
+                View::File => Ok(Arrived::File(at)),
+                View::Directory(directory) => {
+                    let directory = rustix::io::fcntl_dupfd_cloexec(directory, 3)?;
+                    Ok(Arrived::Directory(Level {
+                        name,
+                        directory,
+                        mount: index,
+                    }))
+                }
+            };
+        }
+        let (parent, mount) = self.top(levels)?;
+        let kind = match kind_of(parent, &name) {
+            Err(Errno::NOENT) => self.make(levels, &at, &name, make, lifetime)?,
+            kind => kind?,
+        };
+        let (parent, _) = self.top(levels)?;
+        match kind {
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(parent, &name, Vec::new())?;
+                Ok(Arrived::Link(
+                    OsString::from_vec(target.into_bytes()).into(),
+                ))
+            }
+            FileType::Directory => {
+                let directory = open_directory(parent, &name)?;
+                Ok(Arrived::Directory(Level {
+                    name,
+                    directory,
+                    mount,
+                }))
+            }
+            _ => Ok(Arrived::File(at)),
+        }
     }
 
     /// The innermost directory reached, and the mount it is on.
@@ -230,19 +249,17 @@ impl Tree {
         }
     }
 
+    /// Makes `at`, which is called `name` in the innermost directory.
     fn make(
         &mut self,
         levels: &[Level],
-        mount: usize,
         at: &Path,
         name: &OsStr,
         make: Make,
         lifetime: Lifetime,
     ) -> Result<FileType, Errno> {
-        let parent = match levels.last() {
-            Some(level) => rustix::io::fcntl_dupfd_cloexec(&level.directory, 3)?,
-            None => rustix::io::fcntl_dupfd_cloexec(self.top(levels)?.0, 3)?,
-        };
+        let (parent, mount) = self.top(levels)?;
+        let parent = rustix::io::fcntl_dupfd_cloexec(parent, 3)?;
         let mounted = self.mounts.get(mount).ok_or(Errno::NOENT)?;
         if let (Lifetime::Step, Some(surface)) = (lifetime, mounted.surface) {
             let relative = at.strip_prefix(&mounted.at).unwrap_or(at);
