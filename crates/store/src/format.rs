@@ -6,8 +6,8 @@
 //!   lock                  flock: shared while a build runs, exclusive to prune or remove
 //!   blobs/sha256/<hex>    compressed layers, configs, manifests, named by their bytes
 //!   index/<2 hex>/<hex>   what a layer (by diff_id) contains: see `codec`
-//!   layers/<32 hex>/fs    the files of a layer in overlay-upper format
-//!   layers/<32 hex>/boot  boot id under which it was written; another one: not trusted
+//!   layers/<boot>/<32 hex>/   the files of a layer in overlay-upper format, below the first half
+//!                         of the boot id under which they were written; other boots: not trusted
 //!   records/<kind>/<2 hex>/<hex>   BLAKE3 sum, then the record's bytes
 //!   context/              stat caches of build contexts
 //!   caches/               RUN --mount=type=cache

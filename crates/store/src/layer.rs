@@ -13,18 +13,19 @@ use crate::tree::Index;
 /// (an overlay upper), `work` beside it. Both empty. What is not committed is cleared away later.
 #[derive(Debug)]
 pub struct LayerDraft {
-    root: PathBuf,
+    files: PathBuf,
+    work: PathBuf,
 }
 
 impl LayerDraft {
     #[must_use]
     pub fn files(&self) -> PathBuf {
-        self.root.join("fs")
+        self.files.clone()
     }
 
     #[must_use]
     pub fn work(&self) -> PathBuf {
-        self.root.join("work")
+        self.work.clone()
     }
 }
 
@@ -34,9 +35,9 @@ impl Store {
         self.path("index").join(&hex[..2]).join(&hex[2..])
     }
 
-    /// Short, as an overlay option holds at most 255 bytes.
-    fn layer_path(&self, diff_id: &Digest) -> PathBuf {
-        self.path("layers").join(&diff_id.hex()[..32])
+    /// The name is short, as an overlay option holds at most 255 bytes.
+    fn layer_path(&self, boot: &str, diff_id: &Digest) -> PathBuf {
+        self.path("layers").join(boot).join(&diff_id.hex()[..32])
     }
 
     /// True when the layer's index is known, without reading it.
@@ -62,10 +63,11 @@ impl Store {
     /// [`Error::Io`].
     pub fn layer_draft(&self) -> Result<LayerDraft> {
         let draft = LayerDraft {
-            root: self.names.fresh(),
+            files: self.names.fresh(),
+            work: self.names.fresh(),
         };
-        for path in [draft.root.clone(), draft.files(), draft.work()] {
-            std::fs::create_dir(&path).map_err(Error::io("create", &path))?;
+        for path in [&draft.files, &draft.work] {
+            std::fs::create_dir(path).map_err(Error::io("create", path))?;
         }
         Ok(draft)
     }
@@ -76,25 +78,15 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn commit_layer(&self, draft: &LayerDraft, diff_id: &Digest) -> Result<PathBuf> {
-        let target = self.layer_path(diff_id);
-        if self.layer_directory(diff_id).is_some() {
-            return Ok(target.join("fs"));
-        }
+        let target = self.layer_path(&self.boot_id, diff_id);
         if target.exists() {
-            // Half-made, or of an earlier boot: out of the way first.
-            rename_into_place(&target, &self.names.fresh())?;
+            return Ok(target);
         }
-        let staged = self.names.fresh();
-        std::fs::create_dir(&staged).map_err(Error::io("create", &staged))?;
-        let boot = staged.join("boot");
-        std::fs::write(&boot, &self.boot_id).map_err(Error::io("write", &boot))?;
-        rename_into_place(&draft.files(), &staged.join("fs"))?;
-        match std::fs::rename(&staged, &target) {
+        match rename_into_place(&draft.files, &target) {
             // Another process was faster.
-            Err(_) if target.join("fs").exists() => {}
-            other => other.map_err(Error::io("rename into place", &target))?,
+            Err(_) if target.exists() => Ok(target),
+            result => result.map(|()| target),
         }
-        Ok(target.join("fs"))
     }
 
     /// The layer's directory when it is there and can be trusted: layers are written without
@@ -102,26 +94,30 @@ impl Store {
     /// again from its blob or its step.
     #[must_use]
     pub fn layer_directory(&self, diff_id: &Digest) -> Option<PathBuf> {
-        let path = self.layer_path(diff_id);
-        let boot = std::fs::read_to_string(path.join("boot")).ok()?;
-        (boot == self.boot_id).then(|| path.join("fs"))
+        let path = self.layer_path(&self.boot_id, diff_id);
+        path.exists().then_some(path)
     }
 
     /// A directory of an earlier boot, to be checked against the diff_id and then
     /// [`Store::trust_layer`]ed.
     #[must_use]
     pub fn untrusted_layer_directory(&self, diff_id: &Digest) -> Option<PathBuf> {
-        let path = self.layer_path(diff_id);
-        path.join("boot").exists().then(|| path.join("fs"))
+        let boots = std::fs::read_dir(self.path("layers")).ok()?;
+        let paths = boots.flatten().filter_map(|boot| {
+            Some(self.layer_path(boot.file_name().to_str()?, diff_id))
+        });
+        paths.into_iter().find(|path| path.exists())
     }
 
+    /// Takes a checked directory over into this boot.
+    ///
     /// # Errors
     /// [`Error::Io`].
     pub fn trust_layer(&self, diff_id: &Digest) -> Result<()> {
-        self.names.write(
-            &self.layer_path(diff_id).join("boot"),
-            self.boot_id.as_bytes(),
-        )
+        match self.untrusted_layer_directory(diff_id) {
+            Some(path) => rename_into_place(&path, &self.layer_path(&self.boot_id, diff_id)),
+            None => Ok(()),
+        }
     }
 
     /// Where things that are neither blobs nor layers may be kept (`cache mounts`, stat caches).
