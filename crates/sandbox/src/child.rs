@@ -144,7 +144,11 @@ fn perform(operation: &Op<'_>) -> Result<(), Errno> {
         Op::AttachAtStage { mount, at } => attach(*mount, at),
         Op::EnterRoot { root } => rustix::process::fchdir(root),
         Op::Attach { mount, target } => attach_below(*mount, target),
-        Op::AttachPart { view, target } => attach_part(*view, target),
+        Op::AttachPart {
+            view,
+            target,
+            read_only,
+        } => attach_part(*view, target, *read_only),
         Op::MoveFromStage { from, target } => {
             rustix::mount::mount_move(from.as_c_str(), target.as_c_str())
         }
@@ -226,11 +230,15 @@ fn attach_below(mount: BorrowedFd<'_>, target: &CStr) -> Result<(), Errno> {
     rustix::mount::move_mount(mount, c"", at, c"", flags)
 }
 
-fn attach_part(view: BorrowedFd<'_>, target: &CStr) -> Result<(), Errno> {
+fn attach_part(view: BorrowedFd<'_>, target: &CStr, read_only: bool) -> Result<(), Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
     let part = rustix::mount::open_tree(view, c"", flags)?;
+    if read_only {
+        let flags = libc::AT_EMPTY_PATH;
+        sys::mount_setattr(part.as_fd(), c"", flags, libc::MOUNT_ATTR_RDONLY)?;
+    }
     attach_below(part.as_fd(), target)
 }
 

@@ -72,6 +72,7 @@ pub(crate) enum Op<'f> {
     AttachPart {
         view: BorrowedFd<'f>,
         target: CString,
+        read_only: bool,
     },
     /// Move a mount of the stage below the root.
     MoveFromStage {
@@ -248,6 +249,8 @@ pub(crate) enum PreparedSource<'f> {
     Whole(BorrowedFd<'f>),
     /// Open on a part of one of [`Prepared::wholes`].
     Part(BorrowedFd<'f>),
+    /// The same, to be made read-only.
+    File(BorrowedFd<'f>),
 }
 
 /// The operations of a step, in order.
@@ -296,7 +299,16 @@ pub(crate) fn operations<'f>(spec: &Spec, prepared: Prepared<'f>) -> Result<Vec<
         let target = mount.target;
         ops.push(match mount.source {
             PreparedSource::Whole(mount) => Op::Attach { mount, target },
-            PreparedSource::Part(view) => Op::AttachPart { view, target },
+            PreparedSource::Part(view) => Op::AttachPart {
+                view,
+                target,
+                read_only: false,
+            },
+            PreparedSource::File(view) => Op::AttachPart {
+                view,
+                target,
+                read_only: true,
+            },
         });
     }
     ops.push(Op::PivotRoot);
@@ -340,6 +352,7 @@ fn devices<'f>(ops: &mut Vec<Op<'f>>, prepared: &Prepared<'f>) -> Result<(), Err
             ops.extend(nodes.map(|(view, (_, target))| Op::AttachPart {
                 view: *view,
                 target,
+                read_only: false,
             }));
         }
         None => {

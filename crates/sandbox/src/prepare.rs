@@ -13,7 +13,7 @@ use crate::devices::{self, DEVICES, Devices};
 use crate::error::{Error, Step};
 use crate::place::{Lifetime, Make, Place, Tree, View};
 use crate::plan::{self, Prepared, PreparedMount, PreparedSource};
-use crate::source::{Source, Sources, no_devices, normal};
+use crate::source::{Shown, Source, Sources, no_devices, normal};
 use crate::spec::{Mount, Privileges, Root, Spec};
 use crate::stage::{Stage, clone_tree};
 use crate::stubs::Stubs;
@@ -80,10 +80,10 @@ impl Assembly {
     pub(crate) fn prepared<'f>(&'f self, stdout: &'f OwnedFd, stderr: &'f OwnedFd) -> Prepared<'f> {
         let mounts = self.mounts.iter().map(|(target, source)| PreparedMount {
             target: target.clone(),
-            source: if source.is_whole {
-                PreparedSource::Whole(source.fd.as_fd())
-            } else {
-                PreparedSource::Part(source.fd.as_fd())
+            source: match source.shown {
+                Shown::Whole => PreparedSource::Whole(source.fd.as_fd()),
+                Shown::Part => PreparedSource::Part(source.fd.as_fd()),
+                Shown::File => PreparedSource::File(source.fd.as_fd()),
             },
         });
         Prepared {

@@ -1,7 +1,7 @@
 //! What the mounts of a step show: opened by the caller's thread, as detached mounts or as parts of
 //! such.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
@@ -10,24 +10,36 @@ use rustix::mount::MountAttrFlags;
 
 use crate::error::{Error, Step};
 use crate::spec::{Mount, MountKind, Privileges};
-use crate::{filesystem, overlay, sys};
+use crate::{filesystem, overlay};
 
 /// What a mount shows.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) fd: OwnedFd,
-    /// `fd` is a detached mount, else it is open on a part of one in the list of wholes.
-    pub(crate) is_whole: bool,
+    pub(crate) shown: Shown,
     pub(crate) is_directory: bool,
     /// Things made below it outlive the step, so they are to be removed.
     pub(crate) is_durable: bool,
 }
 
+/// What the descriptor of a source is open on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// A detached mount.
+    Whole,
+    /// A part of one in the list of wholes.
+    Part,
+    /// A small file, which is such a part.
+    File,
+}
+
 /// Opens what the mounts of a spec show. Small files are on a tmpfs: those that may be executed
-/// on one, all others, which programs are never to be run from, on another.
+/// on one, all others, which programs are never to be run from, on another. The child makes its
+/// view of them read-only: here a descriptor of a file just written may still be in the hands of
+/// a child that another thread is starting at this moment, and would keep the mount busy.
 pub(crate) struct Sources {
-    programs: Option<OwnedFd>,
-    data: Option<OwnedFd>,
+    pub(crate) programs: Option<OwnedFd>,
+    pub(crate) data: Option<OwnedFd>,
 }
 
 impl Sources {
@@ -58,14 +70,6 @@ impl Sources {
                 write_file(base, &index.to_string(), content, (*mode, *uid, *gid))
                     .map_err(failed)?;
             }
-        }
-        for base in [&sources.programs, &sources.data].into_iter().flatten() {
-            seal(base).map_err(|errno| {
-                Step::Devices {
-                    action: "seal files",
-                }
-                .error(errno)
-            })?;
         }
         Ok(sources)
     }
@@ -133,26 +137,10 @@ fn file(files: &Option<OwnedFd>, index: usize, target: &Path) -> Result<Source, 
     let fd = rustix::fs::openat(files, index.to_string(), flags, Mode::empty()).map_err(failed)?;
     Ok(Source {
         fd,
-        is_whole: false,
+        shown: Shown::File,
         is_directory: false,
         is_durable: false,
     })
-}
-
-/// Makes the mount read-only. A child that another thread is starting at this moment has copies
-/// of all descriptors until it executes; one of a file just written keeps the mount busy for that
-/// long.
-fn seal(mount: &OwnedFd) -> Result<(), Errno> {
-    const ATTEMPTS: u32 = 5000;
-    const PAUSE: std::time::Duration = std::time::Duration::from_micros(500);
-    for _ in 1..ATTEMPTS {
-        let flags = libc::AT_EMPTY_PATH;
-        match sys::mount_setattr(mount.as_fd(), c"", flags, libc::MOUNT_ATTR_RDONLY) {
-            Err(Errno::BUSY) => std::thread::sleep(PAUSE),
-            result => return result,
-        }
-    }
-    Err(Errno::BUSY)
 }
 
 fn is_executable(mode: u32) -> bool {
@@ -203,7 +191,7 @@ fn bind(source: &Path, read_only: bool, privileges: Privileges) -> Result<Source
     let is_directory = kind == FileType::Directory;
     Ok(Source {
         fd,
-        is_whole: true,
+        shown: Shown::Whole,
         is_directory,
         is_durable: is_directory && !read_only,
     })
@@ -216,7 +204,7 @@ fn part(whole: OwnedFd, subpath: &Path, wholes: &mut Vec<OwnedFd>) -> Result<Sou
     if relative.as_os_str().is_empty() {
         return Ok(Source {
             fd: whole,
-            is_whole: true,
+            shown: Shown::Whole,
             is_directory: true,
             is_durable: false,
         });
@@ -235,7 +223,7 @@ fn part(whole: OwnedFd, subpath: &Path, wholes: &mut Vec<OwnedFd>) -> Result<Sou
     wholes.push(whole);
     Ok(Source {
         fd,
-        is_whole: false,
+        shown: Shown::Part,
         is_directory,
         is_durable: false,
     })
@@ -252,7 +240,7 @@ fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> Result<Source, Error> {
     })?;
     Ok(Source {
         fd,
-        is_whole: true,
+        shown: Shown::Whole,
         is_directory: true,
         is_durable: false,
     })
