@@ -12,19 +12,19 @@ const fn set(capabilities: &[u32]) -> u64 {
 }
 
 // Numbers from include/uapi/linux/capability.h.
-const CHOWN: u32 = 0;
+pub(crate) const CHOWN: u32 = 0;
 const DAC_OVERRIDE: u32 = 1;
 const FOWNER: u32 = 3;
 const FSETID: u32 = 4;
 const KILL: u32 = 5;
-const SETGID: u32 = 6;
-const SETUID: u32 = 7;
+pub(crate) const SETGID: u32 = 6;
+pub(crate) const SETUID: u32 = 7;
 const SETPCAP: u32 = 8;
 const NET_BIND_SERVICE: u32 = 10;
 const NET_RAW: u32 = 13;
-const SYS_CHROOT: u32 = 18;
+pub(crate) const SYS_CHROOT: u32 = 18;
 pub(crate) const SYS_ADMIN: u32 = 21;
-const MKNOD: u32 = 27;
+pub(crate) const MKNOD: u32 = 27;
 const AUDIT_WRITE: u32 = 29;
 const SETFCAP: u32 = 31;
 
@@ -45,6 +45,9 @@ pub(crate) const DOCKER_DEFAULT: u64 = set(&[
     AUDIT_WRITE,
     SETFCAP,
 ]);
+
+/// What root needs to get out of a `chroot(2)`: another one, or the device of the disk.
+pub(crate) const LEAVE_CHROOT: u64 = set(&[SYS_CHROOT, MKNOD]);
 
 #[cfg(test)]
 mod tests {

@@ -163,6 +163,7 @@ fn perform(operation: &Op<'_>) -> Result<(), Errno> {
         Op::StdinNull { null } => stdin_null(null),
         Op::NoTerminal { tty } => no_terminal(tty),
         Op::PivotRoot => pivot_root(),
+        Op::ChangeRoot { root } => change_root(*root),
         _ => perform_on_process(operation),
     }
 }
@@ -263,6 +264,11 @@ fn pivot_root() -> Result<(), Errno> {
     rustix::process::pivot_root(c".", c".")?;
     rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
     rustix::process::chdir(c"/")
+}
+
+fn change_root(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(c".")
 }
 
 fn loopback_up() -> Result<(), Errno> {

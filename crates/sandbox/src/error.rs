@@ -16,6 +16,9 @@ pub enum Error {
     #[error("mount target {} is the root directory", target.display())]
     TargetIsRoot { target: PathBuf },
 
+    #[error("{what} is not possible with chroot isolation")]
+    Unsupported { what: &'static str },
+
     // Setting the container up.
     #[error("{step}")]
     Setup { step: Step, source: io::Error },
@@ -125,6 +128,9 @@ impl Error {
                  start it outside of it"
                     .to_owned()
             }
+            Self::Unsupported { .. } => {
+                "run layercake where it may mount: see layercake doctor".to_owned()
+            }
             Self::ExecFormat { .. } => {
                 "a program for another architecture needs binfmt_misc handlers on the host"
                     .to_owned()
@@ -206,6 +212,8 @@ pub enum Step {
     CgroupNamespace,
     #[error("attach the root file system")]
     AttachRoot,
+    #[error("change the root directory")]
+    ChangeRoot,
     #[error("attach the mount at {}", target.display())]
     Attach { target: PathBuf },
     #[error("mount /proc")]

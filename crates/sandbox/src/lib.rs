@@ -19,6 +19,7 @@
 mod cancel;
 mod caps;
 mod child;
+pub mod chroot;
 mod devices;
 mod error;
 mod filesystem;

@@ -106,6 +106,10 @@ pub(crate) enum Op<'f> {
         null: CString,
     },
     PivotRoot,
+    /// `chroot(2)` into a directory, where nothing can be mounted.
+    ChangeRoot {
+        root: BorrowedFd<'f>,
+    },
     Hostname {
         name: Vec<u8>,
     },
@@ -181,6 +185,7 @@ impl Op<'_> {
             Self::StdinNull { .. } => Step::OpenNull,
             Self::NoTerminal { .. } => Step::Terminal,
             Self::PivotRoot => Step::PivotRoot,
+            Self::ChangeRoot { .. } => Step::ChangeRoot,
             Self::Hostname { .. } => Step::Hostname,
             Self::LoopbackUp => Step::Loopback,
             Self::Streams { .. } => Step::Streams,
@@ -424,7 +429,7 @@ fn proc<'f>(
 /// * limits and the seccomp filter while there still are capabilities to set them with;
 /// * the bounding set while there is `CAP_SETPCAP`, groups before the user who may set them;
 /// * the death signal after the credentials, whose change clears it.
-fn process(ops: &mut Vec<Op<'_>>, spec: &Spec) {
+pub(crate) fn process(ops: &mut Vec<Op<'_>>, spec: &Spec) {
     for &(resource, soft, hard) in &spec.rlimits {
         ops.push(Op::ResourceLimit {
             resource,

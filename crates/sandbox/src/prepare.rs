@@ -197,7 +197,7 @@ fn place_all(
 }
 
 /// Sorted by target, parents first; of several with one target the last remains (rule R31).
-fn in_order(mounts: &[Mount]) -> Vec<&Mount> {
+pub(crate) fn in_order(mounts: &[Mount]) -> Vec<&Mount> {
     let mut ordered: Vec<(PathBuf, &Mount)> = mounts
         .iter()
         .map(|mount| (normal(&mount.target), mount))

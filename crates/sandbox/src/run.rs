@@ -108,7 +108,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
 }
 
 /// Turns what the child recorded into an error.
-fn describe(spec: &Spec, failure: Failure<'_, '_>) -> Error {
+pub(crate) fn describe(spec: &Spec, failure: Failure<'_, '_>) -> Error {
     let path_of = |path: &std::ffi::CStr| PathBuf::from(OsStr::from_bytes(path.to_bytes()));
     match failure {
         Failure::Operation(operation, errno) => operation.step().error(errno),
@@ -133,7 +133,7 @@ fn describe(spec: &Spec, failure: Failure<'_, '_>) -> Error {
 
 /// A child that is killed and waited for when this is dropped, so that neither an error nor a
 /// panic of the sink leaves a step running.
-struct Started(Option<Child>);
+pub(crate) struct Started(pub(crate) Option<Child>);
 
 impl Started {
     fn wait(mut self) -> Result<sys::Waited, Error> {
@@ -143,7 +143,7 @@ impl Started {
         sys::wait4(child.pid).map_err(|source| Error::Wait { source })
     }
 
-    fn supervise(
+    pub(crate) fn supervise(
         &self,
         streams: Streams,
         sink: &mut dyn FnMut(Stream, &[u8]),
@@ -169,14 +169,15 @@ impl Drop for Started {
 
 /// Why the supervisor killed the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopped {
+pub(crate) enum Stopped {
     ByTimeout,
     ByCancel,
 }
 
-struct Streams {
-    out: Option<OwnedFd>,
-    err: Option<OwnedFd>,
+/// The reading ends of the pipes for the output of a command.
+pub(crate) struct Streams {
+    pub(crate) out: Option<OwnedFd>,
+    pub(crate) err: Option<OwnedFd>,
 }
 
 /// Forwards output until the command has ended. The kernel reports the end of process 1 only
@@ -304,7 +305,7 @@ fn drain(streams: &mut Streams, buffer: &mut [u8], sink: &mut dyn FnMut(Stream, 
     }
 }
 
-fn collect(
+pub(crate) fn collect(
     child: Started,
     stopped: Option<Stopped>,
     started: Instant,

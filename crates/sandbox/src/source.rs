@@ -153,7 +153,7 @@ fn small_tmpfs(executable: bool) -> Result<OwnedFd, Errno> {
     filesystem::tmpfs(None, 0o700, attributes)
 }
 
-fn write_file(
+pub(crate) fn write_file(
     directory: &OwnedFd,
     name: &str,
     content: &[u8],

@@ -14,9 +14,9 @@ use rustix::process::{
 
 use super::forward;
 use super::wire::{self, Message};
-use super::{ARGUMENT, Inside, Isolation};
+use super::{ARGUMENT, AUTOMATIC, Inside, Isolation};
 use crate::error::{EnterStep, Error};
-use crate::{caps, child, idmap, sys};
+use crate::{caps, child, chroot, idmap, sys};
 
 /// Enters the namespaces if `argv` (all arguments, program name first) says so: to be called
 /// first thing in `main`, before any thread exists.
@@ -42,8 +42,14 @@ pub fn enter(argv: impl IntoIterator<Item = OsString>) -> Result<Option<Inside>,
         .and_then(OsStr::to_str)
         .and_then(|pid| pid.parse().ok());
     let parent = parent.and_then(Pid::from_raw).ok_or(Error::Handshake)?;
+    let word = argv.next().ok_or(Error::Handshake)?;
+    let wanted = match word.to_str() {
+        Some(AUTOMATIC) => automatic(),
+        Some(name) => Isolation::from_name(name).ok_or(Error::Handshake)?,
+        None => return Err(Error::Handshake),
+    };
     let socket = take_socket().map_err(|_| Error::Handshake)?;
-    match enter_namespaces(&socket, parent) {
+    match enter_namespaces(&socket, parent, wanted) {
         Ok(Some((fds, isolation))) => {
             let (uids, gids) = (count_ids("uid_map"), count_ids("gid_map"));
             Ok(Some(Inside {
@@ -82,7 +88,11 @@ fn take_socket() -> io::Result<OwnedFd> {
 
 type Entered = Option<(Vec<OwnedFd>, Isolation)>;
 
-fn enter_namespaces(socket: &OwnedFd, parent: Pid) -> Result<Entered, Message> {
+fn enter_namespaces(
+    socket: &OwnedFd,
+    parent: Pid,
+    isolation: Isolation,
+) -> Result<Entered, Message> {
     die_with_parent().map_err(at(EnterStep::ParentDeathSignal))?;
     if rustix::process::getppid() != Some(parent) {
         return Ok(None);
@@ -92,7 +102,7 @@ fn enter_namespaces(socket: &OwnedFd, parent: Pid) -> Result<Entered, Message> {
         return Ok(None);
     };
 
-    let isolation = unshare()?;
+    unshare(isolation)?;
     let needs_map = isolation == Isolation::UserNamespace;
     let report = |message| wire::send(socket.as_fd(), message, &[]);
     report(Message::Unshared { needs_map }).map_err(at(EnterStep::Descriptors))?;
@@ -107,7 +117,12 @@ fn enter_namespaces(socket: &OwnedFd, parent: Pid) -> Result<Entered, Message> {
     if rustix::process::getppid() != Some(parent) {
         return Ok(None);
     }
-    child::make_private(c"/").map_err(|errno| at(EnterStep::PrivateMounts)(errno.into()))?;
+    if isolation == Isolation::Chroot {
+        // What a step leaves running must not get away to the outer process 1.
+        adopt_orphans().map_err(at(EnterStep::Fork))?;
+    } else {
+        child::make_private(c"/").map_err(|errno| at(EnterStep::PrivateMounts)(errno.into()))?;
+    }
     match fork_init().map_err(at(EnterStep::Fork))? {
         Forked::Init { parent_lives: true } => {}
         Forked::Init {
@@ -116,8 +131,16 @@ fn enter_namespaces(socket: &OwnedFd, parent: Pid) -> Result<Entered, Message> {
         Forked::Waiter(waiter) => {
             // Else pipes and sockets meant for W would stay open here.
             drop(fds);
-            sys::exit(waiter.wait())
+            let code = waiter.wait();
+            if isolation == Isolation::Chroot {
+                // W does so after every step; this is for a W that was killed.
+                let _ = chroot::kill_descendants();
+            }
+            sys::exit(code)
         }
+    }
+    if isolation == Isolation::Chroot {
+        adopt_orphans().map_err(at(EnterStep::Fork))?;
     }
     report(Message::Ready).map_err(at(EnterStep::Fork))?;
     Ok(Some((fds, isolation)))
@@ -131,26 +154,32 @@ fn die_with_parent() -> io::Result<()> {
 }
 
 /// Root that may mount needs no user namespace; everybody else gets one.
-fn unshare() -> Result<Isolation, Message> {
+fn automatic() -> Isolation {
     let effective = rustix::thread::capabilities(None).map(|sets| sets.effective.bits());
     let may_mount = effective.unwrap_or(0) & (1 << caps::SYS_ADMIN) != 0;
-    let is_root = rustix::process::geteuid().is_root() && may_mount;
-    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
-    let (isolation, flags) = if is_root {
-        (Isolation::Root, flags)
+    if rustix::process::geteuid().is_root() && may_mount {
+        Isolation::Root
     } else {
-        (Isolation::UserNamespace, flags | libc::CLONE_NEWUSER)
-    };
-    match sys::unshare(flags) {
-        Ok(()) => Ok(isolation),
-        Err(errno) => {
-            let errno = errno.raw_os_error();
-            Err(Message::UnshareFailed {
-                user_namespace: !is_root,
-                errno,
-            })
-        }
+        Isolation::UserNamespace
     }
+}
+
+fn unshare(isolation: Isolation) -> Result<(), Message> {
+    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+    let flags = match isolation {
+        Isolation::UserNamespace => flags | libc::CLONE_NEWUSER,
+        Isolation::Root => flags,
+        Isolation::Chroot => return Ok(()),
+    };
+    sys::unshare(flags).map_err(|errno| Message::UnshareFailed {
+        user_namespace: isolation == Isolation::UserNamespace,
+        errno: errno.raw_os_error(),
+    })
+}
+
+fn adopt_orphans() -> io::Result<()> {
+    let own = rustix::process::getpid();
+    Ok(rustix::process::set_child_subreaper(Some(own))?)
 }
 
 /// Ids 0, no supplementary groups. This process has one thread, so the calls that change a thread

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::forward;
 use super::wire::{self, Message};
-use super::{ARGUMENT, FDS_MAX};
+use super::{ARGUMENT, AUTOMATIC, FDS_MAX, Isolation};
 use crate::error::{EnterStep, Error};
 use crate::idmap;
 
@@ -29,6 +29,7 @@ pub struct Launcher {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     fds: Vec<OwnedFd>,
+    isolation: Option<Isolation>,
 }
 
 impl Launcher {
@@ -42,7 +43,16 @@ impl Launcher {
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             fds: Vec::new(),
+            isolation: None,
         }
+    }
+
+    /// Enters in this way and no other. Without it: real root that may mount stays root, everybody
+    /// else gets a user namespace.
+    #[must_use]
+    pub fn isolation(mut self, isolation: Option<Isolation>) -> Self {
+        self.isolation = isolation;
+        self
     }
 
     /// Starts another program than the running one.
@@ -101,6 +111,7 @@ impl Launcher {
             .arg0(&self.name)
             .arg(ARGUMENT)
             .arg(std::process::id().to_string())
+            .arg(self.isolation.map_or(AUTOMATIC, Isolation::name))
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(theirs);

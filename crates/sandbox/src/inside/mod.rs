@@ -22,6 +22,9 @@ pub use launcher::{Launcher, Running};
 /// The first argument of a program that is to call [`enter`] and continue inside.
 pub const ARGUMENT: &str = "__layercake-inside";
 
+/// Stands for no [`Isolation`] in particular among the arguments of the program inside.
+const AUTOMATIC: &str = "auto";
+
 /// As many descriptors as one message passes (the kernel allows 253).
 pub const FDS_MAX: usize = 64;
 
@@ -33,6 +36,28 @@ pub enum Isolation {
     UserNamespace,
     /// Real root (or root of an outer user namespace): the same ids as the caller.
     Root,
+    /// Root that may neither mount nor make namespaces, as in a container with Docker's defaults:
+    /// steps are run by [`crate::chroot`], in the caller's namespaces.
+    Chroot,
+}
+
+impl Isolation {
+    pub const ALL: [Self; 3] = [Self::UserNamespace, Self::Root, Self::Chroot];
+
+    /// As people write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UserNamespace => "userns",
+            Self::Root => "root",
+            Self::Chroot => "chroot",
+        }
+    }
+
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|each| each.name() == name)
+    }
 }
 
 /// What the process inside knows about where it is.
