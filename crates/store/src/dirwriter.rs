@@ -34,9 +34,9 @@ enum Bytes<'a> {
 }
 
 impl Bytes<'_> {
-    fn write_to(self, file: &mut File) -> io::Result<()> {
+    fn write_to(self, file: &mut File, buffer: &mut [u8]) -> io::Result<()> {
         match self {
-            Self::Stream(reader) => io::copy(reader, file).map(drop),
+            Self::Stream(reader) => copy(reader, file, buffer),
             // Refused by most file systems, and between two of them.
             Self::File(source) => match rustix::fs::ioctl_ficlone(&*file, source) {
                 Ok(()) => Ok(()),
@@ -45,6 +45,9 @@ impl Bytes<'_> {
         }
     }
 }
+
+/// Bytes copied at once; `io::copy` would take 8 KiB.
+const BUFFER: usize = 128 << 10;
 
 /// See the module text. Call [`DirWriter::finish`]; without it directory times are not set.
 #[derive(Debug)]
@@ -56,6 +59,7 @@ pub struct DirWriter {
     /// Directory times, set at the end because every write into one changes them.
     directory_times: BTreeMap<Vec<u8>, i64>,
     skipped: Vec<Vec<u8>>,
+    buffer: Vec<u8>,
 }
 
 impl DirWriter {
@@ -67,6 +71,7 @@ impl DirWriter {
             parent: None,
             directory_times: BTreeMap::new(),
             skipped: Vec::new(),
+            buffer: vec![0; BUFFER],
         }
     }
 
@@ -127,6 +132,26 @@ impl DirWriter {
                 path: lossy(path).into(),
                 source,
             })
+    }
+
+    /// Makes `entry`, a regular file, a further name of the file at `source_path` below `source`,
+    /// metadata included.
+    ///
+    /// # Errors
+    /// [`Error::Io`], with `EMLINK` when the file has too many names, `EXDEV` when it is on
+    /// another file system.
+    pub fn link_from(
+        &mut self,
+        entry: &Entry,
+        source: &OwnedFd,
+        source_path: &[u8],
+    ) -> Result<()> {
+        let (parent_path, name) = split(&entry.path);
+        let result = self.open_parent_of(parent_path).and_then(|()| match &self.parent {
+            Some((_, parent)) => link(source, source_path, parent, name),
+            None => Err(io::Error::other("no parent")),
+        });
+        result.map_err(Error::io("link layer entry", lossy(&entry.path)))
     }
 
     /// Device nodes that this process may not make (rule L17), in order.
@@ -226,7 +251,8 @@ impl DirWriter {
         )?)
     }
 
-    fn write_file(&self, entry: &Entry, name: &[u8], content: Bytes<'_>) -> io::Result<()> {
+    fn write_file(
+        &mut self, entry: &Entry, name: &[u8], content: Bytes<'_>) -> io::Result<()> {
         let Some((_, parent)) = &self.parent else {
             return Err(io::Error::other("no parent"));
         };
@@ -241,7 +267,7 @@ impl DirWriter {
             other => other?,
         };
         let mut file = File::from(fd);
-        content.write_to(&mut file)?;
+        content.write_to(&mut file, &mut self.buffer)?;
         self.owners.set(parent, name, entry.uid, entry.gid)?;
         for (key, value) in &entry.xattrs {
             set_xattr(&file, key, value)?;
@@ -277,6 +303,17 @@ impl DirWriter {
             directory = rustix::fs::openat(&directory, name, PARENT, Mode::empty())?;
         }
         Ok(directory)
+    }
+}
+
+fn copy(from: &mut dyn Read, to: &mut File, buffer: &mut [u8]) -> io::Result<()> {
+    loop {
+        match from.read(buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => io::Write::write_all(to, &buffer[..n])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
 }
 
