@@ -44,14 +44,31 @@ type Trial = (
 );
 
 /// In the order in which a step needs it.
-const INSIDE: [Trial; 6] = [
+const IN_NAMESPACES: [Trial; 6] = [
     ("id range", false, id_range),
     ("mounts", true, mounts),
-    ("overlay", true, overlay_works),
+    (OVERLAY, false, overlay_works),
     ("/proc", true, proc),
     ("network namespace", false, network_namespace),
     ("seccomp", true, seccomp_filter),
 ];
+
+/// What a step needs that has neither mounts nor namespaces.
+const IN_CHROOT: [Trial; 3] = [
+    ("chroot", true, change_root),
+    ("device nodes", true, device_nodes),
+    ("owners", true, give_away),
+];
+
+/// The probe that decides between overlays and plain directories.
+pub const OVERLAY: &str = "overlay";
+
+const fn trials(isolation: Isolation) -> &'static [Trial] {
+    match isolation {
+        Isolation::Chroot => &IN_CHROOT,
+        _ => &IN_NAMESPACES,
+    }
+}
 
 /// Why something does not work, and what helps.
 struct Trouble {
@@ -75,6 +92,49 @@ impl Trouble {
     }
 }
 
+/// The ways in that this process could take, the best first. Whether one works is for
+/// [`try_inside`] to find out.
+#[must_use]
+pub fn candidates() -> Vec<Isolation> {
+    let effective = rustix::thread::capabilities(None).map(|sets| sets.effective.bits());
+    let may_mount = effective.unwrap_or(0) & (1 << crate::caps::SYS_ADMIN) != 0;
+    match (rustix::process::geteuid().is_root(), may_mount) {
+        (true, true) => vec![Isolation::Root, Isolation::UserNamespace, Isolation::Chroot],
+        (true, false) => vec![Isolation::UserNamespace, Isolation::Chroot],
+        (false, _) => vec![Isolation::UserNamespace],
+    }
+}
+
+/// Enters as a build with `isolation` would and tries there, with real operations, what steps need.
+/// `directory` is one of the store's, for what depends on the file system.
+///
+/// The calling program must call [`crate::inside::enter`] first in `main` and, when the first of
+/// [`Inside::args`] is [`ARGUMENT`], exit with what [`run_inside`] returns.
+///
+/// # Errors
+/// When it is not possible to enter.
+pub fn try_inside(isolation: Isolation, directory: &Path) -> Result<Vec<Probe>, Error> {
+    if isolation == Isolation::Chroot && !rustix::process::geteuid().is_root() {
+        return Err(Error::Unsupported {
+            what: "a build by another user than root",
+        });
+    }
+    let (mut reader, writer) = std::io::pipe().map_err(|error| Step::Pipe.error(error))?;
+    let running = Launcher::new([ARGUMENT.as_ref(), directory.as_os_str()])
+        .isolation(Some(isolation))
+        .fd(writer)
+        .spawn()?;
+    let mut text = String::new();
+    let read = reader.read_to_string(&mut text);
+    running.wait()?;
+    read.map_err(|error| Step::Pipe.error(error))?;
+    Ok(text
+        .lines()
+        .zip(trials(isolation))
+        .filter_map(|(line, trial)| parse(line, *trial))
+        .collect())
+}
+
 /// Tries everything, with `directory` (of the store) for what depends on the file system. What a
 /// failure makes impossible to try is left out.
 ///
@@ -85,7 +145,8 @@ pub fn probe(directory: &Path) -> Vec<Probe> {
     if !rustix::process::geteuid().is_root() {
         probes.push(required("subordinate ids", subordinate_ids()));
     }
-    match launch(directory) {
+    let isolation = candidates()[0];
+    match try_inside(isolation, directory) {
         Ok(found) => {
             probes.push(required("enter namespaces", Ok("works".to_owned())));
             probes.extend(found);
@@ -118,23 +179,6 @@ fn as_probe(name: &'static str, required: bool, result: Result<String, Trouble>)
     }
 }
 
-/// Starts [`run_inside`] and reads what it found from a pipe.
-fn launch(directory: &Path) -> Result<Vec<Probe>, Error> {
-    let (mut reader, writer) = std::io::pipe().map_err(|error| Step::Pipe.error(error))?;
-    let running = Launcher::new([ARGUMENT.as_ref(), directory.as_os_str()])
-        .fd(writer)
-        .spawn()?;
-    let mut text = String::new();
-    let read = reader.read_to_string(&mut text);
-    running.wait()?;
-    read.map_err(|error| Step::Pipe.error(error))?;
-    Ok(text
-        .lines()
-        .zip(INSIDE)
-        .filter_map(|(line, trial)| parse(line, trial))
-        .collect())
-}
-
 /// Separates the fields of a line; no detail or remedy has it.
 const SEPARATOR: char = '\u{1f}';
 
@@ -157,7 +201,7 @@ pub fn run_inside(inside: &Inside) -> u8 {
     };
     let directory = inside.args.get(1).map(PathBuf::from).unwrap_or_default();
     let mut writer = File::from(writer);
-    for (_, _, attempt) in INSIDE {
+    for (_, _, attempt) in trials(inside.isolation) {
         let (detail, remedy) = match attempt(inside, &directory) {
             Ok(detail) => (detail, String::new()),
             Err(Trouble { detail, remedy }) => (detail, remedy),
@@ -199,8 +243,7 @@ fn mounts(_: &Inside, _: &Path) -> Result<String, Trouble> {
 fn overlay_works(_: &Inside, directory: &Path) -> Result<String, Trouble> {
     let remedy = "keep the store on a local file system such as ext4, xfs or btrfs, \
                   with Linux 5.11 or later";
-    let name = format!(".layercake-probe-{}-{}", std::process::id(), unique());
-    let scratch = directory.join(name);
+    let scratch = directory.join(scratch_name());
     let result = try_overlay(&scratch).map_err(|detail| Trouble::new(detail, remedy));
     // Nothing to be done if it cannot be removed; the name says what it is.
     let _ = std::fs::remove_dir_all(&scratch);
@@ -242,6 +285,67 @@ fn try_overlay(scratch: &Path) -> Result<String, String> {
         "works in {}",
         scratch.parent().unwrap_or(scratch).display()
     ))
+}
+
+/// Tries it in a thread, which alone gets another root.
+fn change_root(_: &Inside, directory: &Path) -> Result<String, Trouble> {
+    let remedy = "give the container the capability SYS_CHROOT (docker run --cap-add SYS_CHROOT)";
+    let directory = directory.to_owned();
+    let attempt = move || {
+        sys::unshare(libc::CLONE_FS)?;
+        rustix::process::chroot(&directory)
+    };
+    match std::thread::spawn(attempt).join() {
+        Ok(Ok(())) => Ok("works".to_owned()),
+        Ok(Err(errno)) => Err(Trouble::new(errno.to_string(), remedy)),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Makes /dev/null once more and opens it.
+fn device_nodes(_: &Inside, directory: &Path) -> Result<String, Trouble> {
+    let remedy = "give the container the capability MKNOD (docker run --cap-add MKNOD), and keep \
+                  the store on a file system that is not mounted nodev";
+    let path = directory.join(scratch_name());
+    let attempt = || {
+        std::fs::create_dir(&path)?;
+        let open = rustix::fs::openat(
+            CWD,
+            &path,
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY,
+            Mode::empty(),
+        )?;
+        crate::devices::make_node(&open, "null", 1, 3)?;
+        std::fs::write(path.join("null"), "x")
+    };
+    let result = attempt();
+    // Nothing to be done if it cannot be removed; the name says what it is.
+    let _ = std::fs::remove_dir_all(&path);
+    match result {
+        Ok(()) => Ok("can be made and opened".to_owned()),
+        Err(error) => Err(Trouble::new(error.to_string(), remedy)),
+    }
+}
+
+/// Gives a file to another user.
+fn give_away(_: &Inside, directory: &Path) -> Result<String, Trouble> {
+    let remedy = "give the container the capability CHOWN, and keep the store on a file system \
+                  that keeps owners";
+    let path = directory.join(scratch_name());
+    let attempt = || {
+        std::fs::write(&path, "")?;
+        std::os::unix::fs::chown(&path, Some(1), Some(1))
+    };
+    let result = attempt();
+    let _ = std::fs::remove_file(&path);
+    match result {
+        Ok(()) => Ok("files can be given to other users".to_owned()),
+        Err(error) => Err(Trouble::new(error.to_string(), remedy)),
+    }
+}
+
+fn scratch_name() -> String {
+    format!(".layercake-probe-{}-{}", std::process::id(), unique())
 }
 
 fn proc(_: &Inside, _: &Path) -> Result<String, Trouble> {
