@@ -20,6 +20,7 @@ use store::tree::{Index, Kind};
 use store::view::View;
 use store::{Digest, Store};
 
+use super::flatten;
 use crate::failure::{Failure, FailureKind};
 
 const BLOBS: RecordKind = RecordKind("blobs");
@@ -297,7 +298,24 @@ impl Layers {
                 }
             });
         }
-        wanted.iter().map(|layer| self.directory(layer)).collect()
+        wanted.reverse();
+        flatten::directories(self, &wanted)
+    }
+
+    /// The directory called `name`, made by `make` in an empty one when it is not there.
+    pub(super) fn merged_directory(
+        &self,
+        name: &Digest,
+        make: impl FnOnce(OwnedFd) -> Result<(), Failure>,
+    ) -> Result<PathBuf, Failure> {
+        let turn = self.turn(Form::Directory, name);
+        let _turn = lock(&turn);
+        if let Some(path) = self.store.layer_directory(name) {
+            return Ok(path);
+        }
+        let draft = self.store.layer_draft()?;
+        make(open_directory(&draft.files())?)?;
+        Ok(self.store.commit_layer(&draft, name)?)
     }
 
     /// A handle to the bytes of a regular file of one layer.

@@ -15,6 +15,7 @@ mod copying;
 mod dockerfile;
 mod executor;
 mod export;
+mod flatten;
 mod layers;
 mod mounts;
 mod resolve;
