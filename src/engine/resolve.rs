@@ -165,65 +165,79 @@ impl Resolver<'_> {
         }
     }
 
-    fn image(&self, text: &str, platform: &Platform, pin: Option<&str>) -> Result<Found, Failure> {
+    fn image(
+        &self,
+        text: &str,
+        platform: &Platform,
+        pin: Option<&str>,
+    ) -> Result<Found, Failure> {
         let reference: Reference = text
             .parse()
             .map_err(|e| Failure::of(FailureKind::Usage, &e))?;
-        if let Some(image) = self.in_store(&reference, platform, pin)? {
-            return Ok(Found {
-                image,
-                origin: Place::Store,
-            });
+        let found = |image, origin| Ok(Found { image, origin });
+        if pin.is_none()
+            && let Some(image) = self.tagged(&reference, platform)?
+        {
+            return found(image, Place::Store);
+        }
+        // A digest says it all: what is known of it need not be asked again (rule S18).
+        let known = pin.and_then(|pin| pin.parse().ok()).or(reference.digest());
+        if let Some(digest) = known
+            && let Some(image) = self.in_store(&digest, platform)?
+        {
+            return found(image, Place::Registry(reference));
         }
         let image = self
             .runtime
             .block_on(self.client.resolve(&reference, &oci_platform(platform)))
             .map_err(|e| registry_failure(text, &e))?;
-        Ok(Found {
-            image,
-            origin: Place::Registry(reference),
-        })
+        self.layers.store.put_blob(&image.manifest)?;
+        self.layers.store.put_blob(&image.config)?;
+        found(image, Place::Registry(reference))
     }
 
-    /// A tag of the local store, or a manifest pinned by the process outside.
-    fn in_store(
+    /// A tag of the local store.
+    fn tagged(
         &self,
         reference: &Reference,
         platform: &Platform,
-        pin: Option<&str>,
     ) -> Result<Option<ResolvedImage>, Failure> {
-        let store = &self.layers.store;
-        let tag = || -> Result<Option<String>, Failure> {
-            let bytes = store.record(TAGS, &tag_key(&reference.to_string()))?;
-            let record: Option<TagRecord> = bytes.and_then(|b| serde_json::from_slice(&b).ok());
-            Ok(record.map(|r| r.manifest))
-        };
-        let Some(digest) = tag()?.filter(|tagged| pin.is_none_or(|pin| pin == tagged)) else {
-            return Ok(None);
-        };
-        let Ok(digest) = digest.parse::<Digest>() else {
-            return Ok(None);
-        };
-        let read = |digest: &Digest| -> Result<Vec<u8>, Failure> {
-            let mut bytes = Vec::new();
-            let mut file = self.layers.open_stored(digest)?;
-            file.read_to_end(&mut bytes)
-                .map_err(store::Error::io("read blob of", &digest.hex()))?;
-            Ok(bytes)
-        };
-        if store.blob_size(&digest).is_none() {
-            return Ok(None);
+        let name = reference.clone().with_default_tag().to_string();
+        let bytes = self.layers.store.record(TAGS, &tag_key(&name))?;
+        let record: Option<TagRecord> = bytes.and_then(|b| serde_json::from_slice(&b).ok());
+        match record.and_then(|r| r.manifest.parse().ok()) {
+            Some(digest) => self.in_store(&digest, platform),
+            None => Ok(None),
         }
-        let manifest_bytes = read(&digest)?;
+    }
+
+    /// An image whose manifest and config are in the store; its layers may be elsewhere.
+    fn in_store(
+        &self,
+        digest: &Digest,
+        platform: &Platform,
+    ) -> Result<Option<ResolvedImage>, Failure> {
+        let Some(manifest_bytes) = self.stored(digest)? else { return Ok(None) };
         let document = Document::parse(&manifest_bytes, None).map_err(|e| oci_failure(&e))?;
-        let Document::Manifest(manifest) = document else {
-            return Ok(None);
-        };
+        let Document::Manifest(manifest) = document else { return Ok(None) };
         let config_digest = manifest.config().digest().to_string();
         let config_digest = config_digest.parse().map_err(|e| oci_failure(&e))?;
-        let image = ResolvedImage::new(manifest_bytes, &manifest, read(&config_digest)?)
-            .map_err(|e| oci_failure(&e))?;
+        let Some(config) = self.stored(&config_digest)? else { return Ok(None) };
+        let image =
+            ResolvedImage::new(manifest_bytes, &manifest, config).map_err(|e| oci_failure(&e))?;
         Ok(Some(image).filter(|i| oci_platform(platform).rank(&i.platform).is_some()))
+    }
+
+    /// The bytes of a small blob; `None` when it is not there, or damaged.
+    fn stored(&self, digest: &Digest) -> Result<Option<Vec<u8>>, Failure> {
+        if self.layers.store.blob_size(digest).is_none() {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        let mut file = self.layers.open_stored(digest)?;
+        file.read_to_end(&mut bytes)
+            .map_err(store::Error::io("read blob", digest.hex()))?;
+        Ok(Some(bytes).filter(|bytes| Digest::of(bytes) == *digest))
     }
 
     fn take_in(&self, key: &str, found: Found, images: &mut Images) -> Result<ImageFact, Failure> {
