@@ -1,9 +1,13 @@
 //! What a `build` command line means: nothing left undecided, nothing of how it was typed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use graph::facts::Platform;
+use sandbox::inside::Isolation;
+use serde::{Deserialize, Serialize};
 
 /// One build.
 #[derive(Debug, Clone)]
@@ -24,14 +28,46 @@ pub struct BuildRequest {
     pub add_hosts: Vec<(String, String)>,
     pub shm_size: Option<u64>,
     pub ulimits: Vec<String>,
+    pub dns: Dns,
+    pub limits: StepLimits,
     pub allow: BTreeSet<String>,
     pub secrets: BTreeMap<String, SecretSource>,
+    /// Sockets of ssh agents by id: `--ssh`.
+    pub agents: BTreeMap<String, PathBuf>,
+    /// Ids of secrets that new layers may hold.
+    pub secrets_in_layers: BTreeSet<String>,
+    /// How steps are kept apart from the host; found out when `None`.
+    pub isolation: Option<Isolation>,
+    /// What root file systems of steps are made of; found out when `None`.
+    pub snapshotter: Option<Snapshotter>,
+    /// Say how steps are run.
+    pub verbose: bool,
     /// Steps executing at once.
     pub jobs: usize,
     pub store_root: PathBuf,
     pub progress: Progress,
     pub iid_file: Option<PathBuf>,
     pub metadata_file: Option<PathBuf>,
+}
+
+/// `--snapshotter`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Snapshotter {
+    /// Overlay file systems.
+    Overlay,
+    /// Directories that hold all files of a root.
+    Plain,
+}
+
+impl Snapshotter {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+            Self::Plain => "plain",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +105,33 @@ pub enum Output {
 pub enum SecretSource {
     File(PathBuf),
     Environment(String),
+}
+
+/// Limits of every `RUN` of a build.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepLimits {
+    /// `--step-timeout`.
+    pub timeout: Option<Duration>,
+    /// `--memory`, in bytes.
+    pub memory: Option<u64>,
+    /// `--cpus`, in thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+}
+
+/// `--dns`, `--dns-search`, `--dns-option`: name resolution of `RUN`s, in place of the host's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dns {
+    pub servers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+impl Dns {
+    /// Whether everything is as the host has it.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

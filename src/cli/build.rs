@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use sandbox::inside::Inside;
+use sandbox::inside::{Inside, Isolation};
 
+use super::call;
 use super::parse::{self, usage};
 use crate::failure::Failure;
 use crate::request::{
-    BuildRequest, DockerfileSource, NamedContext, Output, Progress, SecretSource,
+    BuildRequest, Dns, DockerfileSource, NamedContext, Output, Progress, SecretSource, Snapshotter,
+    StepLimits,
 };
 use crate::{config, engine};
 
@@ -63,6 +65,9 @@ pub(super) struct BuildArgs {
     /// Make a secret available to RUN --mount=type=secret: id=NAME[,src=PATH|,env=NAME]
     #[arg(long, value_name = "SPEC")]
     secret: Vec<String>,
+    /// Make an ssh agent available to RUN --mount=type=ssh and to git: default or ID[=SOCKET]
+    #[arg(long, value_name = "SPEC")]
+    ssh: Vec<String>,
     /// Network of RUN steps that do not choose their own: host or none
     #[arg(long, value_name = "MODE")]
     network: Option<String>,
@@ -75,9 +80,46 @@ pub(super) struct BuildArgs {
     /// Resource limit of RUN steps
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
+    /// Name server of RUN steps instead of the host's
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<std::net::IpAddr>,
+    /// Search domain of RUN steps instead of the host's
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+    /// Option of the resolver of RUN steps instead of the host's
+    #[arg(long, value_name = "OPTION")]
+    dns_option: Vec<String>,
+    /// Kill a RUN step that takes longer: 90s, 10m, 1h30m
+    #[arg(long, value_name = "DURATION")]
+    step_timeout: Option<String>,
+    /// Memory that one RUN step may use
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<String>,
+    /// Processors that one RUN step may use, such as 1.5
+    #[arg(long, value_name = "N")]
+    cpus: Option<String>,
+    /// Let layers hold this secret; otherwise a step whose files hold one fails
+    #[arg(long, value_name = "ID")]
+    allow_secret_in_layer: Vec<String>,
     /// Grant an entitlement: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<String>,
+    /// Run the build checks and build nothing: short for --call check
+    #[arg(long, conflicts_with = "call")]
+    check: bool,
+    /// Ask about the Dockerfile instead of building: check, outline, targets,
+    /// subrequests.describe
+    #[arg(long, value_name = "METHOD[,format=json]")]
+    call: Option<String>,
+    /// How RUN steps are kept apart from the host; layercake doctor shows what is possible
+    #[arg(long, value_enum, default_value = "auto")]
+    isolation: IsolationArg,
+    /// What root file systems of RUN steps are made of
+    #[arg(long, value_enum, default_value = "auto")]
+    snapshotter: SnapshotterArg,
+    /// Say how steps are run
+    #[arg(short, long)]
+    verbose: bool,
     /// How many steps may execute at once
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -90,6 +132,28 @@ enum ProgressArg {
     Quiet,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum IsolationArg {
+    /// The best that works
+    Auto,
+    /// A user namespace with a range of ids
+    Userns,
+    /// Namespaces of real root
+    Root,
+    /// Root without namespaces or mounts, as in a container with Docker's defaults
+    Chroot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SnapshotterArg {
+    /// The best that works
+    Auto,
+    /// Overlay file systems
+    Overlay,
+    /// Directories that hold all files
+    Plain,
+}
+
 /// Most steps wait for the disk or the network, so there are more than cores.
 fn default_jobs() -> usize {
     std::thread::available_parallelism()
@@ -99,7 +163,16 @@ fn default_jobs() -> usize {
 }
 
 pub(super) fn run(args: BuildArgs, inside: Option<Inside>) -> Result<u8, Failure> {
-    engine::start(&request(args)?, inside)
+    let call = match (args.check, args.call.as_deref()) {
+        (true, _) => call::parse("check")?,
+        (false, Some(text)) => call::parse(text)?,
+        (false, None) => None,
+    };
+    let request = request(args)?;
+    match call {
+        Some(call) => call::run(&request, call),
+        None => engine::start(&request, inside),
+    }
 }
 
 fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
@@ -122,6 +195,11 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
         .secret
         .iter()
         .map(|text| parse::secret(text))
+        .collect::<Result<_, _>>()?;
+    let agents: BTreeMap<String, PathBuf> = args
+        .ssh
+        .iter()
+        .map(|text| parse::ssh(text))
         .collect::<Result<_, _>>()?;
     Ok(BuildRequest {
         context: context(&args.context)?,
@@ -154,9 +232,37 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
             .as_deref()
             .map(|t| parse::size("--shm-size", t))
             .transpose()?,
-        ulimits: args.ulimit,
+        ulimits: ulimits(args.ulimit)?,
+        dns: Dns {
+            servers: args.dns,
+            search: args.dns_search,
+            options: args.dns_option,
+        },
+        limits: StepLimits {
+            timeout: args
+                .step_timeout
+                .as_deref()
+                .map(|t| parse::duration("--step-timeout", t))
+                .transpose()?,
+            memory: args.memory.as_deref().map(parse::memory).transpose()?,
+            cpu_millis: args.cpus.as_deref().map(parse::cpus).transpose()?,
+        },
+        secrets_in_layers: args.allow_secret_in_layer.into_iter().collect(),
         allow: entitlements(args.allow)?,
         secrets,
+        agents,
+        isolation: match args.isolation {
+            IsolationArg::Auto => None,
+            IsolationArg::Userns => Some(Isolation::UserNamespace),
+            IsolationArg::Root => Some(Isolation::Root),
+            IsolationArg::Chroot => Some(Isolation::Chroot),
+        },
+        snapshotter: match args.snapshotter {
+            SnapshotterArg::Auto => None,
+            SnapshotterArg::Overlay => Some(Snapshotter::Overlay),
+            SnapshotterArg::Plain => Some(Snapshotter::Plain),
+        },
+        verbose: args.verbose,
         jobs: args.jobs.unwrap_or_else(default_jobs),
         store_root: config::store_root()?,
         progress: if quiet {
@@ -215,6 +321,14 @@ fn network(mode: Option<&str>) -> Result<Option<graph::op::Network>, Failure> {
             "--network {other}: not one of default, host, none"
         ))),
     }
+}
+
+/// Wrong ones are told now, not when the first step runs.
+fn ulimits(given: Vec<String>) -> Result<Vec<String>, Failure> {
+    for text in &given {
+        engine::limits::ulimit(text)?;
+    }
+    Ok(given)
 }
 
 fn entitlements(given: Vec<String>) -> Result<BTreeSet<String>, Failure> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use graph::facts::Platform;
 
@@ -148,6 +149,38 @@ pub(super) fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
     Ok((id, source))
 }
 
+/// `default|ID[=SOCKET]`. Without a path it is the agent of `SSH_AUTH_SOCK`.
+pub(super) fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
+    let (id, paths) = text.split_once('=').unwrap_or((text, ""));
+    if id.is_empty() {
+        return Err(usage(format!("--ssh {text}: not of the form ID[=SOCKET]")));
+    }
+    if paths.is_empty() {
+        let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
+        let socket = socket.ok_or_else(|| {
+            usage(format!("--ssh {text}: SSH_AUTH_SOCK is not set"))
+                .hint("start ssh-agent, or give --ssh ID=SOCKET")
+        })?;
+        return Ok((id.to_owned(), socket.into()));
+    }
+    let mut paths = paths.split(',');
+    let path = paths.next().unwrap_or_default();
+    if path.starts_with("raw=") || paths.next().is_some() {
+        return Err(
+            usage(format!("--ssh {text}: only one socket of an agent is implemented"))
+                .hint("start ssh-agent, ssh-add the keys, and give --ssh ID"),
+        );
+    }
+    let metadata = std::fs::metadata(path).map_err(|e| usage(format!("--ssh {text}: {path}: {e}")))?;
+    if !std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) {
+        return Err(
+            usage(format!("--ssh {text}: keys in files are not implemented, {path} is no socket"))
+                .hint(format!("start ssh-agent, ssh-add {path}, and give --ssh {id}")),
+        );
+    }
+    Ok((id.to_owned(), path.into()))
+}
+
 /// `os/arch[/variant]`.
 pub(super) fn platform(text: &str) -> Result<Platform, Failure> {
     let invalid = || {
@@ -194,6 +227,60 @@ pub(super) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
     let number: Option<u64> = digits.trim().parse().ok();
     let bytes = number.and_then(|n| n.checked_mul(1 << shift));
     bytes.ok_or_else(|| usage(format!("{flag} {text}: not a size")))
+}
+
+/// `90s`, `10m`, `1h30m`, `500ms`; a number alone is seconds.
+pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
+    let invalid = || usage(format!("{flag} {text}: not a duration, such as 90s or 1h30m"));
+    let mut rest = text.trim();
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.');
+        let (number, after) = rest.split_at(digits.unwrap_or(rest.len()));
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic());
+        let (unit, after) = after.split_at(letters.unwrap_or(after.len()));
+        let scale = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 0.001,
+            "" if number.len() == text.trim().len() => 1.0,
+            _ => return Err(invalid()),
+        };
+        let number: f64 = number.parse().map_err(|_| invalid())?;
+        let part = Duration::try_from_secs_f64(number * scale).map_err(|_| invalid())?;
+        total = total.checked_add(part).ok_or_else(invalid)?;
+        rest = after;
+    }
+    if total.is_zero() {
+        return Err(invalid());
+    }
+    Ok(total)
+}
+
+/// `--memory`: bytes, at least what Docker asks for.
+pub(super) fn memory(text: &str) -> Result<u64, Failure> {
+    const MIN: u64 = 6 << 20;
+    let bytes = size("--memory", text)?;
+    if bytes < MIN {
+        return Err(usage(format!("--memory {text}: less than 6m, the minimum")));
+    }
+    Ok(bytes)
+}
+
+/// `--cpus`: thousandths of a processor; the kernel takes no less than a hundredth.
+pub(super) fn cpus(text: &str) -> Result<u32, Failure> {
+    let number: Option<f64> = text.parse().ok();
+    let millis = number.map(|n| (n * 1000.0).round());
+    match millis.filter(|m| (10.0..=1e9).contains(m)) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "in range"
+        )]
+        Some(millis) => Ok(millis as u32),
+        None => Err(usage(format!("--cpus {text}: not a number of processors of at least 0.01"))),
+    }
 }
 
 /// `NAME:IP` or `NAME=IP`.
@@ -272,6 +359,30 @@ mod tests {
         );
         assert!(named_context("a").is_err());
         assert!(named_context("a=https://host/x.tar").is_err());
+    }
+
+    #[test]
+    fn durations_and_shares() {
+        let millis = |text| duration("--step-timeout", text).map(|d| d.as_millis()).ok();
+        for (text, expected) in [
+            ("90s", 90_000),
+            ("1h30m", 5_400_000),
+            ("1.5s", 1500),
+            ("250ms", 250),
+            ("7", 7000),
+        ] {
+            assert_eq!(millis(text), Some(expected), "{text}");
+        }
+        for text in ["", "0", "0s", "soon", "5d", "m", "1m30", "-1s", "1e400h", "s5"] {
+            assert_eq!(millis(text), None, "{text}");
+        }
+        assert_eq!(cpus("1.5").ok(), Some(1500));
+        assert_eq!(cpus("0.01").ok(), Some(10));
+        for text in ["0", "-1", "two", "NaN", "inf", "1e9"] {
+            assert!(cpus(text).is_err(), "{text}");
+        }
+        assert_eq!(memory("64m").ok(), Some(64 << 20));
+        assert!(memory("5m").is_err());
     }
 
     #[test]

@@ -1,29 +1,39 @@
 //! One attempt at a build, outside or inside the user namespace.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
+use ::dockerfile::{Diagnostic, LineRange};
 use graph::facts::{Facts, Selection};
-use graph::lower::LowerError;
 use graph::solve::{Limits, Solved};
 use graph::{Cancel, Event, NodeId, Op, Plan};
 use oci::registry::Client;
+use sandbox::inside::Isolation;
 use serde::{Deserialize, Serialize};
 use store::Store;
 use store::owner::Owners;
 use tokio::runtime::Handle;
 
+use super::checks;
+use super::cgroup::Cgroups;
 use super::context::Contexts;
-use super::dockerfile::{self, Dockerfile};
+use super::dockerfile::{self, Dockerfile, lower_failure};
+use super::dns::resolv_conf;
 use super::executor::{Engine, Output, StepError};
 use super::export::{self, Exported};
+use super::fetch::{Fetching, Pins};
+use super::host::Rung;
 use super::layers::Layers;
+use super::logs::Logs;
 use super::resolve::{Images, Resolver};
-use super::run::{RunSettings, host_resolv_conf};
+use super::rootfs::Roots;
+use super::run::RunSettings;
+use super::secrets::Secrets;
 use crate::failure::{Failure, FailureKind};
-use crate::report::{self, Plain};
-use crate::request::{BuildRequest, NamedContext, Progress, SecretSource, native_platform};
+use crate::report::{self, Plain, Problem};
+use crate::request::{
+    BuildRequest, DockerfileSource, NamedContext, Progress, Snapshotter, native_platform,
+};
 
 /// What the process outside found out and the one inside should not ask again.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -31,6 +41,11 @@ pub(crate) struct Handoff {
     /// The Dockerfile, when it came from standard input.
     pub(crate) dockerfile: Option<String>,
     pub(crate) pins: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) sources: Pins,
+    /// What was chosen for the process inside.
+    #[serde(default)]
+    pub(crate) snapshotter: Option<Snapshotter>,
 }
 
 /// How an attempt ended when it did not fail.
@@ -46,11 +61,24 @@ pub(crate) struct Build<'a> {
     pub(crate) cancel: Cancel,
     /// `None` outside.
     pub(crate) owners: Option<Owners>,
+    /// How steps are run; `None` outside.
+    pub(crate) rung: Option<Rung>,
     pub(crate) handoff: Handoff,
 }
 
 impl Build<'_> {
     pub(crate) fn run(mut self) -> Result<Attempt, Failure> {
+        let mut warnings = Vec::new();
+        let result = self.attempt(&mut warnings);
+        // Inside all of it is found once more.
+        let again = matches!(result, Ok(Attempt::NeedsInside(_)));
+        if !again && self.request.progress != Progress::Quiet {
+            checks::tell(&warnings);
+        }
+        result
+    }
+
+    fn attempt(&mut self, warnings: &mut Vec<Diagnostic>) -> Result<Attempt, Failure> {
         let request = self.request;
         let dockerfile = dockerfile::read(request, self.handoff.dockerfile.take())?;
         let parsed = ::dockerfile::parse(&dockerfile.source);
@@ -62,24 +90,31 @@ impl Build<'_> {
         let selection = selection(request);
         let mut images = Images::default();
         let facts = self.resolve(&dockerfile, &parsed.file, &selection, &layers, &mut images)?;
+        let checked = checks::run(request, &dockerfile, &parsed.file, &selection, &facts)?;
+        warnings.clone_from(&checked.warnings);
         let plan = graph::lower::lower(&parsed.file, &selection, &facts)
-            .map_err(|errors| lower_failure(&dockerfile, &errors))?;
+            .map_err(|errors| lower_failure(&dockerfile.source, &errors))?;
+        if let Some(failure) = checks::violation(&checked) {
+            return Err(failure);
+        }
         let plan = Arc::new(plan);
         let contexts = contexts(request, &dockerfile, &store)?;
         let pins = images.pins.clone();
-        let (solved, plain) = self.solve(&plan, layers.clone(), images, contexts)?;
+        let sources = std::mem::take(&mut self.handoff.sources);
+        let fetching = Fetching::new(self.runtime.clone(), request.agents.clone(), sources);
+        let fetching = Arc::new(fetching);
+        let world = (images, contexts, fetching.clone());
+        let (solved, plain) = self.solve(&plan, layers.clone(), world)?;
+        let again = || Handoff {
+            sources: fetching.pins(),
+            ..handoff(request, &dockerfile, pins.clone())
+        };
         if solved
             .failures
             .iter()
             .any(|(_, e)| matches!(e, StepError::NeedsInside))
         {
-            let text = Some(dockerfile.source.text);
-            let from_stdin = request.dockerfile == crate::request::DockerfileSource::Stdin;
-            let handoff = Handoff {
-                dockerfile: text.filter(|_| from_stdin),
-                pins,
-            };
-            return Ok(Attempt::NeedsInside(handoff));
+            return Ok(Attempt::NeedsInside(again()));
         }
         let tree = solved.output(plan.target).cloned();
         if let Some(failure) = step_failure(solved, &plan, &dockerfile, &plain) {
@@ -91,10 +126,7 @@ impl Build<'_> {
         };
         let exported = match export::export(request, &layers, &plan, &tree) {
             Err(_) if layers.wants_inside() => {
-                return Ok(Attempt::NeedsInside(Handoff {
-                    dockerfile: None,
-                    pins,
-                }));
+                return Ok(Attempt::NeedsInside(again()));
             }
             other => other?,
         };
@@ -107,7 +139,7 @@ impl Build<'_> {
 
     /// Asks what lowering needs until it needs nothing more: triggers of base images may name
     /// further ones.
-    fn resolve(
+    pub(super) fn resolve(
         &self,
         dockerfile: &Dockerfile,
         file: &::dockerfile::File,
@@ -125,15 +157,14 @@ impl Build<'_> {
         let mut facts = Facts::default();
         loop {
             let needs = graph::lower::needs(file, selection, &facts)
-                .map_err(|errors| lower_failure(dockerfile, &errors))?;
+                .map_err(|errors| lower_failure(&dockerfile.source, &errors))?;
             if needs.images.is_empty() {
                 return Ok(facts);
             }
             resolver
                 .resolve(&needs, &mut facts, images)
                 .map_err(|(mut failure, lines)| {
-                    let source = &dockerfile.source;
-                    failure.excerpt = Some(report::excerpt(&source.name, &source.text, lines));
+                    failure.problems.push(problem(dockerfile, lines));
                     failure
                 })?;
         }
@@ -143,8 +174,7 @@ impl Build<'_> {
         &self,
         plan: &Arc<Plan>,
         layers: Arc<Layers>,
-        images: Images,
-        contexts: Contexts,
+        (images, contexts, fetching): (Images, Contexts, Arc<Fetching>),
     ) -> Result<(Solved<Output, StepError>, Arc<Progressing>), Failure> {
         let runs = plan.nodes.iter().any(|n| matches!(n.op, Op::Run(_)));
         let inside = self.owners.is_some();
@@ -155,14 +185,22 @@ impl Build<'_> {
         ));
         let reporter = progress.clone();
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |e| reporter.handle(e));
+        let number = progress.clone();
+        let run = RunSettings {
+            secrets: Secrets::read(&self.request.secrets, &self.request.secrets_in_layers)?,
+            resolv_conf: if runs { resolv_conf(&self.request.dns) } else { Vec::new() },
+            limits: self.request.limits,
+            cgroups: if runs && inside { Cgroups::new(&self.request.limits)? } else { None },
+            logs: Logs::new(layers.store.area("logs")?),
+            number: Box::new(move |node| number.plain.number_of(node)),
+        };
         let engine = Engine {
             layers,
             images,
             contexts,
-            run: RunSettings {
-                secrets: secrets(self.request)?,
-                resolv_conf: if runs { host_resolv_conf() } else { Vec::new() },
-            },
+            fetching,
+            run,
+            roots: self.roots(),
             events: events.clone(),
             cancel: self.cancel.clone(),
             warnings: std::sync::Mutex::default(),
@@ -170,7 +208,7 @@ impl Build<'_> {
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let limits = Limits {
-            running: self.request.jobs,
+            running: self.jobs(),
             preparing: cores.max(2),
         };
         let solve =
@@ -179,19 +217,41 @@ impl Build<'_> {
     }
 }
 
+impl Build<'_> {
+    fn roots(&self) -> Roots {
+        // Outside no step gets that far.
+        let outside = Rung {
+            isolation: Isolation::UserNamespace,
+            snapshotter: Snapshotter::Overlay,
+        };
+        let rung = self.rung.unwrap_or(outside);
+        Roots::new(rung.isolation, rung.snapshotter)
+    }
+
+    fn jobs(&self) -> usize {
+        match self.rung.map(|rung| rung.isolation) {
+            // One step runs at a time there; more would only hold locks of caches meanwhile.
+            Some(Isolation::Chroot) => 1,
+            _ => self.request.jobs,
+        }
+    }
+}
+
 /// Shows progress inside. Outside nothing is shown until it is clear that the build ends there,
 /// as otherwise all of it would be shown twice.
 pub(crate) struct Progressing {
     plain: Plain,
-    quiet: bool,
     held: Option<std::sync::Mutex<Vec<Event>>>,
 }
 
 impl Progressing {
     fn new(plan: Arc<Plan>, progress: Progress, inside: bool) -> Self {
         Self {
-            plain: Plain::new(plan, Box::new(report::line)),
-            quiet: progress == Progress::Quiet,
+            // A failed step is told about also when nothing else is.
+            plain: match progress {
+                Progress::Quiet => Plain::new(plan, Box::new(|_| {})),
+                _ => Plain::new(plan, Box::new(report::line)),
+            },
             held: (!inside).then(std::sync::Mutex::default),
         }
     }
@@ -203,14 +263,13 @@ impl Progressing {
                     .unwrap_or_else(std::sync::PoisonError::into_inner)
                     .push(event);
             }
-            None if self.quiet => {}
             None => self.plain.handle(&event),
         }
     }
 
     /// Shows what was held back.
     fn flush_outside(&self) {
-        let Some(held) = self.held.as_ref().filter(|_| !self.quiet) else {
+        let Some(held) = &self.held else {
             return;
         };
         let events = std::mem::take(
@@ -236,7 +295,7 @@ fn summary(progress: &Progressing, exported: &Exported) {
     }
 }
 
-fn selection(request: &BuildRequest) -> Selection {
+pub(super) fn selection(request: &BuildRequest) -> Selection {
     let native = native_platform();
     Selection {
         target: request.target.clone(),
@@ -291,40 +350,6 @@ fn context_failure(error: &dyn std::error::Error) -> Failure {
     Failure::of(FailureKind::Usage, error)
 }
 
-fn secrets(request: &BuildRequest) -> Result<BTreeMap<String, Vec<u8>>, Failure> {
-    use std::os::unix::ffi::OsStringExt;
-    let read = |(id, source): (&String, &SecretSource)| {
-        let content = match source {
-            SecretSource::File(path) => std::fs::read(path)
-                .map_err(|e| format!("secret {id}: {}: {e}", Path::new(path).display()))?,
-            SecretSource::Environment(name) => std::env::var_os(name)
-                .map(OsStringExt::into_vec)
-                .ok_or_else(|| format!("secret {id}: the environment has no {name}"))?,
-        };
-        Ok((id.clone(), content))
-    };
-    let secrets: Result<_, String> = request.secrets.iter().map(read).collect();
-    secrets.map_err(|message| Failure::new(FailureKind::Usage, message))
-}
-
-fn lower_failure(dockerfile: &Dockerfile, errors: &[LowerError]) -> Failure {
-    let source = &dockerfile.source;
-    let mut failure = Failure::new(FailureKind::Dockerfile, "");
-    let mut excerpts = Vec::new();
-    let mut messages = Vec::new();
-    for error in errors {
-        messages.push(error.message.clone());
-        failure.hints.extend(error.help.clone());
-        if let Some(lines) = error.lines {
-            let lines = (lines.first, lines.last);
-            excerpts.push(report::excerpt(&source.name, &source.text, lines));
-        }
-    }
-    failure.message = messages.join("\nERROR: ");
-    failure.excerpt = Some(excerpts.join("\n")).filter(|e| !e.is_empty());
-    failure
-}
-
 /// The first failure that is not just the echo of another.
 fn step_failure(
     solved: Solved<Output, StepError>,
@@ -363,12 +388,30 @@ fn placed(
     dockerfile: &Dockerfile,
     progress: &Progressing,
 ) -> Failure {
-    let mut parts: Vec<String> = progress.plain.tail(node).into_iter().collect();
     if let Some(lines) = plan.nodes[node.0].meta.lines {
-        let source = &dockerfile.source;
-        parts.push(report::excerpt(&source.name, &source.text, lines));
+        failure.problems.push(problem(dockerfile, lines));
     }
     failure.message = format!("failed to solve: {}", failure.message);
-    failure.excerpt = (!parts.is_empty()).then(|| parts.join("\n"));
+    failure.excerpt = progress.plain.tail(node);
     failure
+}
+
+/// The lines of a step; what happened is told below them.
+fn problem(dockerfile: &Dockerfile, (first, last): (u32, u32)) -> Problem {
+    let lines = LineRange { first, last };
+    Problem::at_lines(&dockerfile.source, lines, None, "", None)
+}
+
+fn handoff(
+    request: &BuildRequest,
+    dockerfile: &Dockerfile,
+    pins: BTreeMap<String, String>,
+) -> Handoff {
+    let from_stdin = request.dockerfile == DockerfileSource::Stdin;
+    Handoff {
+        dockerfile: from_stdin.then(|| dockerfile.source.text.clone()),
+        pins,
+        sources: Pins::default(),
+        snapshotter: None,
+    }
 }

@@ -1,15 +1,24 @@
 //! `RUN --mount=type=cache`: directories that outlive steps and builds (rules R20-R25).
 //!
-//! A cache lies in `caches/<hash of what makes it another cache>/<number>/`: `data`, and a `lock`
-//! that is held exclusively by a `locked` or `private` user and shared by a `shared` one. The
-//! kernel drops locks with the process, so a killed build locks nobody out.
+//! ```text
+//! caches/<hash of what makes it another cache>/
+//!   meta.json      its id, and when it was made and last used: see `Meta`
+//!   <number>/data  what is mounted: 0, and others for simultaneous private users
+//!   <number>/lock  held exclusively by a locked or private user, shared by a shared one
+//! ```
+//!
+//! The kernel drops locks with the process, so a killed build locks nobody out.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use graph::NodeId;
 use graph::op::{self, MountKind, Sharing};
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::fs::{CWD, Gid, Mode, RenameFlags, Uid, renameat_with};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use store::dirwriter::{DirWriter, open_directory};
 use store::tree::{Entry, Kind};
 
@@ -21,30 +30,99 @@ use crate::failure::{Failure, FailureKind};
 
 /// More concurrent users of one private cache are refused.
 const PRIVATE_MAX: u32 = 1000;
-/// How often a `locked` cache in use is tried again.
+/// How often a cache in use is tried again.
 const RETRY: Duration = Duration::from_millis(20);
+/// Who waits longer for a cache is told why.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The use of a cache by one step.
-#[derive(Debug)]
-pub(super) struct CacheLease {
-    path: PathBuf,
-    _lock: File,
+/// The caches that one step uses, for as long as this lives.
+#[derive(Debug, Default)]
+pub(super) struct CacheLeases {
+    /// By the number of the mount.
+    paths: BTreeMap<usize, PathBuf>,
+    _locks: Vec<File>,
 }
 
-impl CacheLease {
-    pub(super) fn path(&self) -> PathBuf {
-        self.path.clone()
+impl CacheLeases {
+    pub(super) fn path(&self, mount: usize) -> Result<PathBuf, Failure> {
+        let path = self.paths.get(&mount).cloned();
+        path.ok_or_else(|| Failure::new(FailureKind::Internal, "a cache mount was not prepared"))
     }
 }
 
-/// Finds or makes the cache of a mount, and waits for it if need be. Also tells whether it is to
-/// be read-only.
+/// What is kept beside a cache, for whoever lists caches; seconds since 1970.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Meta {
+    id: String,
+    created: u64,
+    last_used: u64,
+}
+
+/// One cache as one step wants it.
+struct Wanted {
+    id: String,
+    /// The strictest that any mount of the step asks for.
+    sharing: Sharing,
+    mounts: Vec<usize>,
+    content: Content,
+}
+
+/// What a new cache starts with.
+enum Content {
+    Empty { mode: u32, uid: u32, gid: u32 },
+    Copy { tree: Tree, source: String },
+}
+
+/// Finds or makes the caches of a step, and waits for those that others use. All builds take
+/// caches in the same order, so that two steps with the same two never wait for each other.
+/// Several mounts of one cache in one step are one use of it.
 pub(super) fn lease(
     engine: &Engine,
+    node: NodeId,
     op: &op::Run,
-    mount: &op::Mount,
     inputs: &[Output],
-) -> Result<(CacheLease, bool), StepError> {
+) -> Result<CacheLeases, StepError> {
+    let mut caches: BTreeMap<PathBuf, Wanted> = BTreeMap::new();
+    for number in 0..op.mounts.len() {
+        let Some((directory, wanted)) = wanted(engine, op, number, inputs)? else {
+            continue;
+        };
+        match caches.get_mut(&directory) {
+            Some(same) => {
+                same.mounts.push(number);
+                same.sharing = stricter(same.sharing, wanted.sharing);
+            }
+            None => {
+                caches.insert(directory, wanted);
+            }
+        }
+    }
+    let mut leases = CacheLeases::default();
+    for (directory, wanted) in caches {
+        let (path, lock) = take(engine, node, &directory, &wanted)?;
+        note_use(engine, &directory, &wanted.id)?;
+        let paths = wanted.mounts.into_iter().map(|mount| (mount, path.clone()));
+        leases.paths.extend(paths);
+        leases._locks.push(lock);
+    }
+    Ok(leases)
+}
+
+fn stricter(a: Sharing, b: Sharing) -> Sharing {
+    match (a, b) {
+        (Sharing::Locked, _) | (_, Sharing::Locked) => Sharing::Locked,
+        (Sharing::Private, _) | (_, Sharing::Private) => Sharing::Private,
+        (Sharing::Shared, Sharing::Shared) => Sharing::Shared,
+    }
+}
+
+/// The cache of a mount and its directory, if it is a cache mount.
+fn wanted(
+    engine: &Engine,
+    op: &op::Run,
+    number: usize,
+    inputs: &[Output],
+) -> Result<Option<(PathBuf, Wanted)>, StepError> {
     let MountKind::Cache {
         id,
         input,
@@ -53,31 +131,40 @@ pub(super) fn lease(
         mode,
         uid,
         gid,
-        read_only,
-    } = &mount.kind
+        read_only: _,
+    } = &op.mounts[number].kind
     else {
-        return Err(Failure::new(FailureKind::Internal, "not a cache mount").into());
+        return Ok(None);
     };
-    let seed = match input {
-        Some(number) => Some(input_tree(engine, op, &inputs[*number], source)?),
+    let (mode, uid, gid) = (*mode, *uid, *gid);
+    let seed = match input.map(|number| &inputs[number]) {
+        Some(input) => Some(input_tree(engine, op, input, source)?),
         None => None,
     };
-    // Of a local context only what was selected is in the tree.
-    let seed_path = match input.map(|number| &inputs[number]) {
-        Some(Output::Context(_)) => copying::MOUNTED,
-        _ => source,
+    let directory = directory(engine, id, seed.as_ref(), source, (mode, uid, gid))?;
+    let content = match seed {
+        None => Content::Empty { mode, uid, gid },
+        Some(tree) => Content::Copy {
+            tree,
+            // Of a local context only what was selected is in the tree.
+            source: match input.map(|number| &inputs[number]) {
+                Some(Output::Context(_)) => copying::MOUNTED.to_owned(),
+                _ => source.clone(),
+            },
+        },
     };
-    let root = directory(engine, id, seed.as_ref(), source, (*mode, *uid, *gid))?;
-    let make = |path: &Path| match &seed {
-        Some(tree) => populate(engine, tree, seed_path, path),
-        None => make_empty(path, *mode, *uid, *gid).map_err(|e| io_failure(path, &e)),
+    let wanted = Wanted {
+        id: id.clone(),
+        // Where nothing can be mounted a cache is moved to the one step that uses it.
+        sharing: if engine.roots.is_chroot() {
+            Sharing::Locked
+        } else {
+            *sharing
+        },
+        mounts: vec![number],
+        content,
     };
-    let lease = match sharing {
-        Sharing::Shared => take(engine, &root.join("0"), false, &make)?,
-        Sharing::Locked => take(engine, &root.join("0"), true, &make)?,
-        Sharing::Private => private(engine, &root, &make)?,
-    };
-    Ok((lease, *read_only))
+    Ok(Some((directory, wanted)))
 }
 
 fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
@@ -111,20 +198,58 @@ fn directory(
         .area("caches")?
         .join(&name.as_str()[..32]);
     std::fs::create_dir_all(&path).map_err(|e| io_failure(&path, &e))?;
-    // For people who look: nothing reads it.
-    std::fs::write(path.join("id"), id).map_err(|e| io_failure(&path, &e))?;
     Ok(path)
 }
 
-type Make<'a> = &'a dyn Fn(&Path) -> Result<(), Failure>;
+/// Records the time. Of several users at once the last one wins, which is as good.
+fn note_use(engine: &Engine, directory: &Path, id: &str) -> Result<(), Failure> {
+    let path = directory.join("meta.json");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    let known: Option<Meta> = std::fs::read(&path)
+        .ok()
+        .and_then(|json| serde_json::from_slice(&json).ok());
+    let meta = Meta {
+        id: id.to_owned(),
+        created: known.map_or(now, |meta| meta.created),
+        last_used: now,
+    };
+    let fresh = engine.layers.store.temporary_path();
+    let json = serde_json::to_vec(&meta).unwrap_or_default();
+    std::fs::write(&fresh, json)
+        .and_then(|()| std::fs::rename(&fresh, &path))
+        .map_err(|e| io_failure(&path, &e))
+}
 
+/// The directory to mount and the lock that goes with it.
 fn take(
     engine: &Engine,
-    slot: &Path,
+    node: NodeId,
+    directory: &Path,
+    wanted: &Wanted,
+) -> Result<(PathBuf, File), StepError> {
+    let (slot, lock) = match wanted.sharing {
+        Sharing::Private => private(directory)?,
+        sharing => {
+            let slot = directory.join("0");
+            let lock = open_lock(&slot)?;
+            wait(engine, node, &lock, sharing == Sharing::Locked, &wanted.id)?;
+            (slot, lock)
+        }
+    };
+    fill(engine, &slot, &wanted.content)?;
+    Ok((slot.join("data"), lock))
+}
+
+fn wait(
+    engine: &Engine,
+    node: NodeId,
+    lock: &File,
     exclusive: bool,
-    make: Make<'_>,
-) -> Result<CacheLease, StepError> {
-    let lock = open_lock(slot)?;
+    id: &str,
+) -> Result<(), StepError> {
+    let start = Instant::now();
+    let mut told = false;
     loop {
         let result = if exclusive {
             lock.try_lock()
@@ -132,40 +257,35 @@ fn take(
             lock.try_lock_shared()
         };
         match result {
-            Ok(()) => break,
+            Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if engine.cancelled() => {
                 return Err(StepError::Cancelled);
             }
             // Polled rather than waited for, so that an interrupt is heard.
             Err(TryLockError::WouldBlock) => std::thread::sleep(RETRY),
-            Err(TryLockError::Error(e)) => return Err(io_failure(slot, &e).into()),
+            Err(TryLockError::Error(e)) => return Err(io_failure(Path::new(id), &e).into()),
+        }
+        if !told && start.elapsed() > PATIENCE {
+            told = true;
+            let text = format!("waiting for the cache mount {id}, which another step uses");
+            engine.note(node, text);
         }
     }
-    fill(engine, slot, make)?;
-    Ok(CacheLease {
-        path: slot.join("data"),
-        _lock: lock,
-    })
 }
 
 /// The first slot nobody uses: a second user at the same time gets a cache of its own (rule R23).
-fn private(engine: &Engine, root: &Path, make: Make<'_>) -> Result<CacheLease, StepError> {
+fn private(directory: &Path) -> Result<(PathBuf, File), Failure> {
     for number in 0..PRIVATE_MAX {
-        let slot = root.join(number.to_string());
+        let slot = directory.join(number.to_string());
         let lock = open_lock(&slot)?;
         if lock.try_lock().is_ok() {
-            fill(engine, &slot, make)?;
-            return Ok(CacheLease {
-                path: slot.join("data"),
-                _lock: lock,
-            });
+            return Ok((slot, lock));
         }
     }
     Err(Failure::new(
         FailureKind::Cache,
         "too many users of one private cache mount",
-    )
-    .into())
+    ))
 }
 
 fn open_lock(slot: &Path) -> Result<File, Failure> {
@@ -178,17 +298,23 @@ fn open_lock(slot: &Path) -> Result<File, Failure> {
 
 /// Makes `data` under another name first, so that a killed process leaves none half-made. Two
 /// shared users may do so at once; the first to rename wins.
-fn fill(engine: &Engine, slot: &Path, make: Make<'_>) -> Result<(), StepError> {
+fn fill(engine: &Engine, slot: &Path, content: &Content) -> Result<(), StepError> {
     let data = slot.join("data");
     if data.exists() {
         return Ok(());
     }
     let fresh = engine.layers.store.temporary_path();
     std::fs::create_dir(&fresh).map_err(|e| io_failure(&fresh, &e))?;
-    make(&fresh)?;
-    match std::fs::rename(&fresh, &data) {
-        Err(_) if data.exists() => Ok(()),
-        other => Ok(other.map_err(|e| io_failure(&data, &e))?),
+    match content {
+        Content::Empty { mode, uid, gid } => {
+            make_empty(&fresh, *mode, *uid, *gid).map_err(|e| io_failure(&fresh, &e))?;
+        }
+        Content::Copy { tree, source } => populate(engine, tree, source, &fresh)?,
+    }
+    // Never over one that somebody else has just made and mounted.
+    match renameat_with(CWD, &fresh, CWD, &data, RenameFlags::NOREPLACE) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(e) => Err(io_failure(&data, &e.into()).into()),
     }
 }
 

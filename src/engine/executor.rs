@@ -11,8 +11,10 @@ use store::Digest;
 use store::record::RecordKind;
 
 use super::context::Contexts;
+use super::fetch::{self, Fetching, git, http};
 use super::layers::{Layers, Tree};
 use super::resolve::Images;
+use super::rootfs::Roots;
 use super::run::RunSettings;
 use super::{copying, run};
 use crate::failure::{Failure, FailureKind};
@@ -25,6 +27,10 @@ pub(crate) enum Output {
     Tree(Tree),
     /// A local directory, by the name of its context.
     Context(Arc<str>),
+    /// A file that `ADD` fetched.
+    Download(Arc<http::Download>),
+    /// The files of a commit that `ADD` fetched.
+    Checkout(Arc<git::Checkout>),
 }
 
 impl Output {
@@ -34,6 +40,10 @@ impl Output {
             Self::Context(name) => {
                 let message = format!("the local context {name:?} cannot be a root file system");
                 Err(Failure::new(FailureKind::Dockerfile, message))
+            }
+            Self::Download(_) | Self::Checkout(_) => {
+                let message = "what ADD fetched cannot be a root file system";
+                Err(Failure::new(FailureKind::Internal, message))
             }
         }
     }
@@ -67,6 +77,8 @@ pub(crate) struct Engine {
     pub(crate) images: Images,
     pub(crate) contexts: Contexts,
     pub(crate) run: RunSettings,
+    pub(crate) roots: Roots,
+    pub(crate) fetching: Arc<Fetching>,
     pub(crate) events: Arc<dyn Fn(Event) + Send + Sync>,
     pub(crate) cancel: Cancel,
     pub(crate) warnings: Mutex<BTreeSet<String>>,
@@ -83,12 +95,27 @@ struct StepRecord {
     took_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     usage: Option<run::UsageRecord>,
+    /// Ids of secrets that are in the layer, because the build allowed it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<String>,
 }
 
 /// A step's new layer and what making it took.
 pub(crate) struct Made {
     pub(crate) layer: Digest,
     pub(crate) usage: Option<run::UsageRecord>,
+    /// As in the record.
+    pub(crate) secrets: Vec<String>,
+}
+
+impl From<Digest> for Made {
+    fn from(layer: Digest) -> Self {
+        Self {
+            layer,
+            usage: None,
+            secrets: Vec::new(),
+        }
+    }
 }
 
 impl Engine {
@@ -98,6 +125,9 @@ impl Engine {
             return Ok(None);
         };
         let record: Option<StepRecord> = serde_json::from_slice(&bytes).ok();
+        // What another build allowed is made again here, and refused then.
+        let allowed = |id: &String| self.run.secrets.is_allowed_in_layers(id);
+        let record = record.filter(|r| r.secrets.iter().all(allowed));
         let layer = record.and_then(|r| r.layer.parse().ok());
         Ok(layer.filter(|layer| self.layers.is_available(layer)))
     }
@@ -108,6 +138,7 @@ impl Engine {
             layer: made.layer.to_string(),
             took_ms,
             usage,
+            secrets: made.secrets.clone(),
         };
         let json = serde_json::to_vec(&record)
             .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
@@ -140,7 +171,7 @@ impl Engine {
         let hit = self.look_up(&content_key)?;
         if let Some(layer) = hit {
             // The next look-up needs no content.
-            self.put(&key, &Made { layer, usage: None }, 0)?;
+            self.put(&key, &layer.into(), 0)?;
         }
         Ok(prepared(hit))
     }
@@ -159,6 +190,8 @@ impl Engine {
                         Output::Context(_) => {
                             key.part(&copying::selection_key(self, copy, inputs)?)
                         }
+                        Output::Download(download) => key.part(&download.key()),
+                        Output::Checkout(checkout) => key.part(&checkout.key()),
                     };
                 }
             }
@@ -192,6 +225,7 @@ impl Engine {
             match &inputs[input] {
                 Output::Tree(tree) => key.part(&tree.digest()),
                 Output::Context(name) => key.part(&copying::mount_key(self, name, source)?),
+                Output::Download(_) | Output::Checkout(_) => return Err(not_mountable()),
             };
         }
         Ok(())
@@ -230,10 +264,8 @@ impl Engine {
     }
 
     pub(crate) fn note(&self, node: NodeId, text: impl Into<String>) {
-        (self.events)(Event::Note {
-            node,
-            text: text.into(),
-        });
+        let text = self.run.secrets.mask(text.into());
+        (self.events)(Event::Note { node, text });
     }
 
     fn make(
@@ -246,25 +278,22 @@ impl Engine {
     ) -> Result<Made, StepError> {
         match &node.op {
             Op::Run(run) => run::run(self, id, run, inputs, base, cancel),
-            Op::Copy(copy) => Ok(Made {
-                layer: copying::copy(self, copy, inputs)?,
-                usage: None,
-            }),
-            Op::Workdir(workdir) => Ok(Made {
-                layer: copying::workdir(self, workdir, base)?,
-                usage: None,
-            }),
-            Op::Http(http) => Err(not_implemented(&format!("ADD {}", http.url))),
-            Op::Git(git) => Err(not_implemented(&format!("ADD {}", git.url))),
-            Op::Scratch | Op::Image { .. } | Op::Context { .. } => {
+            Op::Copy(copy) => Ok(copying::copy(self, copy, inputs)?.into()),
+            Op::Workdir(workdir) => Ok(copying::workdir(self, workdir, base)?.into()),
+            Op::Scratch
+            | Op::Image { .. }
+            | Op::Context { .. }
+            | Op::Http(_)
+            | Op::Git(_) => {
                 Err(Failure::new(FailureKind::Internal, "a source was executed").into())
             }
         }
     }
 }
 
-fn not_implemented(what: &str) -> StepError {
-    Failure::new(FailureKind::Usage, format!("{what} is not implemented yet")).into()
+/// Only stages, images and directories can be mounted; lowering makes nothing else.
+pub(super) fn not_mountable() -> StepError {
+    Failure::new(FailureKind::Internal, "what ADD fetched cannot be mounted").into()
 }
 
 impl Executor for Engine {
@@ -281,11 +310,7 @@ impl Executor for Engine {
             Op::Scratch => Ok(source(Output::Tree(Tree::default()))),
             Op::Image { name } => Ok(source(Output::Tree(self.images.tree(name)?))),
             Op::Context { name } => Ok(source(Output::Context(name.as_str().into()))),
-            Op::Http(_) | Op::Git(_) => Ok(Prepared {
-                key: KeyBuilder::new(&node.op).finish(),
-                hit: None,
-                silent: false,
-            }),
+            Op::Http(_) | Op::Git(_) => fetch::prepare(self, node),
             Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => {
                 let base = inputs[0].tree()?;
                 self.prepare_step(node, inputs, base)
@@ -302,6 +327,9 @@ impl Executor for Engine {
         inputs: &[Output],
         cancel: &Cancel,
     ) -> Result<Output, StepError> {
+        if matches!(node.op, Op::Http(_) | Op::Git(_)) {
+            return fetch::execute(self, node, key, cancel);
+        }
         if !self.may_execute {
             return Err(StepError::NeedsInside);
         }

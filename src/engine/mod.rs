@@ -9,20 +9,33 @@
 
 mod build;
 mod caches;
+mod cgroup;
+mod checks;
 pub mod context;
 pub mod copy;
 mod copying;
+mod dns;
 mod dockerfile;
+mod examine;
 mod executor;
 mod export;
+mod fetch;
 mod flatten;
+pub(crate) mod host;
 mod layers;
+pub(crate) mod limits;
+mod logs;
 mod mounts;
+mod output;
 mod resolve;
+mod rootfs;
 mod run;
+mod secrets;
 mod settle;
 mod signals;
+mod ssh;
 mod start;
 mod time;
 
+pub(crate) use examine::{Examination, Lint};
 pub(crate) use start::{prune_all, start};

@@ -2,32 +2,41 @@
 
 use std::path::PathBuf;
 
+use graph::NodeId;
 use graph::op::{self, MountKind};
 use sandbox::spec::{Mount, MountKind as Kind, Resource};
 
-use super::caches::{self, CacheLease};
+use super::caches::{self, CacheLeases};
 use super::copying;
-use super::executor::{Engine, Output, StepError};
+use super::executor::{Engine, Output, StepError, not_mountable};
 use super::layers::Tree;
+use super::limits::ulimit;
 use super::run::hosts;
+use super::ssh::AgentSocket;
+use super::rootfs;
 use crate::failure::{Failure, FailureKind};
 
-/// Everything a step gets besides its root; leases are held until the step is over.
+/// Everything a step gets besides its root; leases and agents are kept until the step
+/// is over.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
     pub(super) mounts: Vec<Mount>,
     pub(super) secret_env: Vec<(String, Vec<u8>)>,
     pub(super) rlimits: Vec<(Resource, u64, u64)>,
-    pub(super) leases: Vec<CacheLease>,
+    pub(super) leases: CacheLeases,
+    pub(super) agents: Vec<AgentSocket>,
 }
 
 pub(super) fn prepare(
     engine: &Engine,
+    id: NodeId,
     op: &op::Run,
     inputs: &[Output],
 ) -> Result<Prepared, StepError> {
+    let rlimits: Result<Vec<_>, _> = op.ulimits.iter().map(|text| ulimit(text)).collect();
     let mut prepared = Prepared {
-        rlimits: rlimits(&op.ulimits)?,
+        rlimits: rlimits?,
+        leases: caches::lease(engine, id, op, inputs)?,
         ..Prepared::default()
     };
     let resolv_conf = engine.run.resolv_conf.clone();
@@ -43,8 +52,8 @@ pub(super) fn prepare(
             .mounts
             .push(file(&path, content.clone().into_bytes(), 0o755, 0, 0));
     }
-    for mount in &op.mounts {
-        if let Some(kind) = kind(engine, op, mount, inputs, &mut prepared)? {
+    for (number, mount) in op.mounts.iter().enumerate() {
+        if let Some(kind) = kind(engine, op, (number, mount), inputs, &mut prepared)? {
             prepared.mounts.push(Mount {
                 target: PathBuf::from(&mount.target),
                 kind,
@@ -69,7 +78,7 @@ fn file(target: &str, content: Vec<u8>, mode: u32, uid: u32, gid: u32) -> Mount 
 fn kind(
     engine: &Engine,
     op: &op::Run,
-    mount: &op::Mount,
+    (number, mount): (usize, &op::Mount),
     inputs: &[Output],
     prepared: &mut Prepared,
 ) -> Result<Option<Kind>, StepError> {
@@ -84,7 +93,13 @@ fn kind(
                 Output::Tree(_) => PathBuf::from(source),
                 // The selected files are the tree.
                 Output::Context(_) => PathBuf::from(copying::MOUNTED),
+                Output::Download(_) | Output::Checkout(_) => return Err(not_mountable()),
             };
+            if engine.roots.is_plain() {
+                let source = rootfs::copy_of(engine, &tree, &subpath)?;
+                let read_only = !*writable;
+                return Ok(Some(Kind::Bind { source, read_only }));
+            }
             let mut lowers = engine.layers.lowers(&tree)?;
             if lowers.is_empty() {
                 lowers.push(engine.layers.store.layer_draft()?.files());
@@ -101,12 +116,16 @@ fn kind(
                 Kind::Lowers { lowers, subpath }
             }
         }
-        MountKind::Cache { .. } => {
-            let (lease, read_only) = caches::lease(engine, op, mount, inputs)?;
-            let source = lease.path();
-            prepared.leases.push(lease);
-            Kind::Bind { source, read_only }
+        MountKind::Cache {
+            read_only: true, ..
+        } if engine.roots.is_chroot() => {
+            let what = "a read-only cache mount";
+            return Err(Failure::from(&sandbox::Error::Unsupported { what }).into());
         }
+        MountKind::Cache { read_only, .. } => Kind::Bind {
+            source: prepared.leases.path(number)?,
+            read_only: *read_only,
+        },
         MountKind::Tmpfs { size } => Kind::Tmpfs {
             size: *size,
             mode: 0o1777,
@@ -146,13 +165,38 @@ fn kind(
             }
         }
         MountKind::Ssh {
-            required: false, ..
-        } => return Ok(None),
-        MountKind::Ssh { .. } => {
-            let message = "RUN --mount=type=ssh is not implemented yet";
-            return Err(Failure::new(FailureKind::Usage, message).into());
+            id,
+            required,
+            mode,
+            uid,
+            gid,
+        } => {
+            let Some(agent) = engine.fetching.agent(id) else {
+                return match required {
+                    true => Err(no_agent(id).into()),
+                    false => Ok(None),
+                };
+            };
+            let store = &engine.layers.store;
+            let socket = AgentSocket::start(store, agent, *mode, (*uid, *gid))?;
+            let source = socket.path().to_owned();
+            prepared.agents.push(socket);
+            Kind::Bind {
+                source,
+                read_only: true,
+            }
         }
     }))
+}
+
+fn no_agent(id: &str) -> Failure {
+    let message = format!("ssh agent {id}: not given, and the step requires it");
+    let flag = if id == "default" {
+        "--ssh default"
+    } else {
+        "--ssh ID=SOCKET"
+    };
+    Failure::new(FailureKind::Build, message).hint(format!("give {flag}"))
 }
 
 /// The tree behind a mount; of a local context only the mounted files, made into a layer, so that
@@ -166,42 +210,6 @@ pub(super) fn input_tree(
     match input {
         Output::Tree(tree) => Ok(tree.clone()),
         Output::Context(name) => copying::context_tree(engine, name, source, op.epoch),
+        Output::Download(_) | Output::Checkout(_) => Err(not_mountable()),
     }
-}
-
-/// `name=soft[:hard]`, `-1` for no limit.
-fn rlimits(given: &[String]) -> Result<Vec<(Resource, u64, u64)>, Failure> {
-    given.iter().map(|text| rlimit(text)).collect()
-}
-
-fn rlimit(text: &str) -> Result<(Resource, u64, u64), Failure> {
-    let invalid = || {
-        let message = format!("--ulimit {text}: not of the form NAME=SOFT[:HARD]");
-        Failure::new(FailureKind::Usage, message)
-    };
-    let (name, limits) = text.split_once('=').ok_or_else(invalid)?;
-    let number = |text: &str| match text {
-        "-1" | "unlimited" => Ok(u64::MAX),
-        digits => digits.parse().map_err(|_| invalid()),
-    };
-    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let resource = match name {
-        "core" => Resource::Core,
-        "cpu" => Resource::Cpu,
-        "data" => Resource::Data,
-        "fsize" => Resource::Fsize,
-        "locks" => Resource::Locks,
-        "memlock" => Resource::Memlock,
-        "msgqueue" => Resource::Msgqueue,
-        "nice" => Resource::Nice,
-        "nofile" => Resource::Nofile,
-        "nproc" => Resource::Nproc,
-        "rss" => Resource::Rss,
-        "rtprio" => Resource::Rtprio,
-        "rttime" => Resource::Rttime,
-        "sigpending" => Resource::Sigpending,
-        "stack" => Resource::Stack,
-        _ => return Err(invalid().hint("names are those of ulimit, such as nofile and nproc")),
-    };
-    Ok((resource, number(soft)?, number(hard)?))
 }

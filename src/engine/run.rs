@@ -1,35 +1,52 @@
 //! `RUN`: a command in a container on top of its base, its changes made into a layer.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use graph::op;
 use graph::{Cancel, Event, NodeId};
-use rustix::fs::{CWD, Mode, Timespec, Timestamps};
 use sandbox::spec as container;
 use serde::{Deserialize, Serialize};
 use store::diff::{Below, changes};
-use store::layer::LayerDraft;
-use store::scan::{StepClock, scan};
 use store::tree::Entry;
 use store::view::View;
 
+use super::cgroup::{self, Cgroups, StepGroup};
 use super::copy::{Identity, ImageUsers};
 use super::copying::TreeFiles;
 use super::executor::{Engine, Made, Output, StepError};
 use super::layers::Tree;
+use super::limits;
+use super::logs::Logs;
 use super::mounts;
+use super::output::StepOutput;
+use super::rootfs::StepRoot;
+use super::secrets::{Leaks, MOUNTED_MIN, Secrets};
 use crate::failure::{Failure, FailureKind};
+use crate::request::StepLimits;
 
 /// What all `RUN`s of a build have in common.
-#[derive(Debug, Default)]
 pub(crate) struct RunSettings {
-    pub(crate) secrets: BTreeMap<String, Vec<u8>>,
-    /// What `--network` of the build says.
+    pub(crate) secrets: Secrets,
     pub(crate) resolv_conf: Vec<u8>,
+    pub(crate) limits: StepLimits,
+    /// When the limits need them.
+    pub(crate) cgroups: Option<Cgroups>,
+    pub(crate) logs: Logs,
+    /// The number of a step in the report.
+    pub(crate) number: Box<dyn Fn(NodeId) -> usize + Send + Sync>,
+}
+
+impl fmt::Debug for RunSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunSettings")
+            .field("secrets", &self.secrets)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a step used; see [`container::Usage`] for the meaning and units.
@@ -37,6 +54,7 @@ pub(crate) struct RunSettings {
 pub(crate) struct UsageRecord {
     user_ms: u64,
     system_ms: u64,
+    /// Bytes: of all processes together when they had a control group, else of the largest one.
     peak_rss: u64,
     read_bytes: u64,
     written_bytes: u64,
@@ -46,14 +64,24 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl From<&container::Usage> for UsageRecord {
-    fn from(usage: &container::Usage) -> Self {
+impl UsageRecord {
+    fn new(usage: &container::Usage, group: Option<&StepGroup>) -> Self {
         Self {
             user_ms: millis(usage.user_cpu),
             system_ms: millis(usage.system_cpu),
-            peak_rss: usage.peak_rss,
+            peak_rss: group
+                .and_then(StepGroup::peak_memory)
+                .unwrap_or(usage.peak_rss),
             read_bytes: usage.read_bytes,
             written_bytes: usage.written_bytes,
+        }
+    }
+
+    fn event(&self, node: NodeId) -> Event {
+        Event::Usage {
+            node,
+            cpu: Duration::from_millis(self.user_ms.saturating_add(self.system_ms)),
+            peak_memory: Some(self.peak_rss).filter(|bytes| *bytes > 0),
         }
     }
 }
@@ -66,8 +94,7 @@ pub(super) fn run(
     base: &Tree,
     cancel: &Cancel,
 ) -> Result<Made, StepError> {
-    refuse_unimplemented(op)?;
-    let owners = engine.layers.owners()?;
+    let privileges = privileges(op)?;
     let view = engine.layers.view(base)?;
     let files = TreeFiles {
         layers: &engine.layers,
@@ -76,89 +103,69 @@ pub(super) fn run(
     let identity = ImageUsers::new(&view, &files)
         .identity(&op.user)
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
-    let lowers = engine.layers.lowers(base)?;
-    let draft = engine.layers.store.layer_draft()?;
-    let start = prepare_root(&draft, op.epoch)?;
-    let mounts = mounts::prepare(engine, op, inputs)?;
-    let spec = spec(op, &draft, lowers, &identity, mounts);
-    let outcome = execute(engine, id, &spec, cancel)?;
-    drop(spec);
-    check_status(op, &outcome.status)?;
-    let clock = StepClock {
-        start,
-        end: now(),
-        epoch: op.epoch,
+    let root = engine.roots.prepare(engine, base, op.epoch)?;
+    let mut prepared = mounts::prepare(engine, id, op, inputs)?;
+    // Until the command has ended.
+    let leases = std::mem::take(&mut prepared.leases);
+    let agents = std::mem::take(&mut prepared.agents);
+    let cgroups = engine.run.cgroups.as_ref();
+    let group = cgroups.map(Cgroups::step).transpose()?;
+    let spec = container::Spec {
+        privileges,
+        timeout: engine.run.limits.timeout,
+        cgroups: group.iter().flat_map(StepGroup::directories).collect(),
+        ..spec(op, &root, &identity, prepared)
     };
-    let items = scan(&draft.files(), owners, Some(&clock))
-        .map_err(|e| Failure::of(FailureKind::Build, &e))?;
-    let items = super::settle::settle(items, &draft.files(), &clock)
+    let usage = execute(engine, id, op, (&spec, &root), group.as_ref(), cancel)?;
+    drop((spec, leases, agents, group));
+    let (items, clock) = root.changes(engine, op.epoch)?;
+    let items = super::settle::settle(items, &root.files(), &clock)
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
     let items = changes(items, &ViewBelow(&view))?;
-    let layer = engine.layers.add_as_directory(items, &draft)?;
+    let leaks = Leaks::find(&engine.run.secrets, secret_ids(op), MOUNTED_MIN, &items)
+        .map_err(|e| Failure::of(FailureKind::Build, &e))?;
+    leaks.check(&engine.run.secrets)?;
+    let layer = root.into_layer(engine, base, items)?;
     Ok(Made {
         layer,
-        usage: Some((&outcome.usage).into()),
+        usage: Some(usage),
+        secrets: leaks.ids().map(str::to_owned).collect(),
     })
 }
 
-fn refuse_unimplemented(op: &op::Run) -> Result<(), Failure> {
-    let what = if op.insecure {
-        "RUN --security=insecure"
-    } else if !op.devices.is_empty() {
-        "RUN --device"
-    } else {
-        return Ok(());
-    };
-    Err(Failure::new(
-        FailureKind::Usage,
-        format!("{what} is not implemented yet"),
-    ))
+/// The secrets that a step has.
+fn secret_ids(op: &op::Run) -> impl Iterator<Item = &str> {
+    op.mounts.iter().filter_map(|mount| match &mount.kind {
+        op::MountKind::Secret { id, .. } => Some(id.as_str()),
+        _ => None,
+    })
 }
 
-/// Gives the fresh upper directory the metadata that the step sees for `/`, and tells the time on
-/// the file system's own clock.
-fn prepare_root(draft: &LayerDraft, epoch: i64) -> Result<(i64, i64), Failure> {
-    let path = draft.files();
-    let io = |e: rustix::io::Errno| Failure::from(store::Error::io("prepare", &path)(e));
-    let stat = rustix::fs::stat(&path).map_err(io)?;
-    rustix::fs::chmod(&path, Mode::from_raw_mode(0o755)).map_err(io)?;
-    let time = Timespec {
-        tv_sec: epoch,
-        tv_nsec: 0,
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    rustix::fs::utimensat(CWD, &path, &times, rustix::fs::AtFlags::empty()).map_err(io)?;
-    #[allow(clippy::cast_possible_wrap, reason = "nanoseconds are below 2^30")]
-    Ok((stat.st_mtime, stat.st_mtime_nsec as i64))
-}
-
-fn now() -> (i64, i64) {
-    // File times come from a clock of tick resolution, never ahead of this one.
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    (
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        i64::from(since.subsec_nanos()),
-    )
+/// Rule R33: whether the build allows it was asked when the plan was made.
+fn privileges(op: &op::Run) -> Result<container::Privileges, Failure> {
+    if !op.devices.is_empty() {
+        let message = "RUN --device is not supported";
+        return Err(Failure::new(FailureKind::Usage, message));
+    }
+    if !op.insecure {
+        return Ok(container::Privileges::Default);
+    }
+    if cgroup::is_real_root() {
+        return Ok(container::Privileges::Insecure);
+    }
+    let message = "RUN --security=insecure needs the real root: in the user namespace of an \
+                   ordinary user there are no further privileges to give";
+    Err(Failure::new(FailureKind::Environment, message).hint("run layercake as root"))
 }
 
 fn spec(
     op: &op::Run,
-    draft: &LayerDraft,
-    lowers: Vec<PathBuf>,
+    root: &StepRoot,
     identity: &Identity,
     prepared: mounts::Prepared,
 ) -> container::Spec {
     container::Spec {
-        root: container::Root::Overlay {
-            lowers,
-            upper: draft.files(),
-            work: draft.work(),
-        },
+        root: root.spec(),
         argv: op.args.iter().map(OsString::from).collect(),
         env: environment(op, identity, prepared.secret_env),
         cwd: PathBuf::from(&op.cwd),
@@ -177,6 +184,8 @@ fn spec(
         shm_size: op.shm_size,
         rlimits: prepared.rlimits,
         timeout: None,
+        cgroups: Vec::new(),
+        emulation: None,
     }
 }
 
@@ -203,43 +212,57 @@ fn environment(
         .collect()
 }
 
+/// Runs the command; an error unless it succeeded.
 fn execute(
     engine: &Engine,
     id: NodeId,
-    spec: &container::Spec,
+    op: &op::Run,
+    (spec, root): (&container::Spec, &StepRoot),
+    group: Option<&StepGroup>,
     cancel: &Cancel,
-) -> Result<container::Outcome, StepError> {
+) -> Result<UsageRecord, StepError> {
     let stop = Arc::new(sandbox::Cancel::new().map_err(|e| Failure::from(&e))?);
     let hook = stop.clone();
     cancel.on_cancel(move || hook.cancel());
+    let mut output = StepOutput::new(engine, id);
     let mut sink = |stream: container::Stream, bytes: &[u8]| {
         let stream = match stream {
             container::Stream::Stdout => graph::event::Stream::Stdout,
             container::Stream::Stderr => graph::event::Stream::Stderr,
         };
-        (engine.events)(Event::Output {
-            node: id,
-            stream,
-            bytes: bytes.to_vec(),
-        });
-    };
-    sandbox::run(spec, &mut sink, &stop).map_err(|e| Failure::from(&e).into())
-}
-
-fn check_status(op: &op::Run, status: &container::Status) -> Result<(), StepError> {
-    let what = match status {
-        container::Status::Exited(0) => return Ok(()),
-        container::Status::Exited(code) => format!("exit code: {code}"),
-        // As a shell would say it.
-        container::Status::Signalled(signal) => {
-            format!("exit code: {} (killed by signal {signal})", 128 + signal)
+        if !output.take(stream, bytes) {
+            stop.cancel();
         }
-        container::Status::TimedOut => "timed out".to_owned(),
-        container::Status::Cancelled => return Err(StepError::Cancelled),
+    };
+    let outcome = if engine.roots.is_chroot() {
+        sandbox::chroot::run(spec, &root.scratch()?, &mut sink, &stop)
+    } else {
+        sandbox::run(spec, &mut sink, &stop)
+    };
+    let outcome = outcome.map_err(|e| Failure::from(&e))?;
+    output.finish()?;
+    let usage = UsageRecord::new(&outcome.usage, group);
+    (engine.events)(usage.event(id));
+    if outcome.status == container::Status::Cancelled {
+        return Err(StepError::Cancelled);
+    }
+    let oom_kills = group.map_or(0, StepGroup::oom_kills);
+    let Some(why) = engine.run.limits.explain(&outcome.status, oom_kills) else {
+        return Ok(usage);
     };
     let command = op.args.join(" ");
-    let message = format!("process \"{command}\" did not complete successfully: {what}");
-    Err(Failure::new(FailureKind::Build, message).into())
+    let message = format!("process \"{command}\" did not complete successfully: {why}");
+    let mut failure = Failure::new(FailureKind::Build, message);
+    if oom_kills == 0 && limits::is_mysterious_kill(&outcome.status) {
+        failure = failure.hint(
+            "layercake did not kill it: unless it did so itself, the machine was out of memory \
+             (see dmesg)",
+        );
+    }
+    if let Some(path) = output.path() {
+        failure = failure.hint(format!("all of its output is in {}", path.display()));
+    }
+    Err(failure.into())
 }
 
 /// What lies below the step's own changes.
@@ -259,12 +282,6 @@ impl Below for ViewBelow<'_> {
             .map(|child| child.name().to_vec())
             .collect()
     }
-}
-
-/// The host's DNS settings for `/etc/resolv.conf` of steps (rule R10). Steps share the host's
-/// network, so they are taken as they are.
-pub(crate) fn host_resolv_conf() -> Vec<u8> {
-    std::fs::read("/etc/resolv.conf").unwrap_or_default()
 }
 
 /// Rule R09.

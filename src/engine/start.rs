@@ -13,9 +13,11 @@ use store::owner::Owners;
 use tokio::runtime::{Builder, Runtime};
 
 use super::build::{Attempt, Build, Handoff};
-use super::{export, signals};
+use super::host::{self, Rung, Wanted};
+use super::{cgroup, export, signals};
 use crate::failure::{Failure, FailureKind};
-use crate::request::BuildRequest;
+use crate::report;
+use crate::request::{BuildRequest, Snapshotter};
 
 /// Builds; returns the exit code.
 pub(crate) fn start(request: &BuildRequest, inside: Option<Inside>) -> Result<u8, Failure> {
@@ -33,6 +35,10 @@ pub(crate) fn start(request: &BuildRequest, inside: Option<Inside>) -> Result<u8
         runtime: runtime.handle().clone(),
         cancel,
         owners: inside.as_ref().map(|_| Owners::Inode),
+        rung: inside.as_ref().map(|inside| Rung {
+            isolation: inside.isolation,
+            snapshotter: handoff.snapshotter.unwrap_or(Snapshotter::Overlay),
+        }),
         handoff,
     };
     let result = build.run();
@@ -48,11 +54,11 @@ pub(crate) fn start(request: &BuildRequest, inside: Option<Inside>) -> Result<u8
             FailureKind::Internal,
             "inside, and still asking to be inside",
         )),
-        Attempt::NeedsInside(handoff) => enter(&handoff),
+        Attempt::NeedsInside(handoff) => enter(request, handoff),
     }
 }
 
-fn runtime() -> Result<Runtime, Failure> {
+pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -61,8 +67,16 @@ fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// Runs the same command line again, inside.
-fn enter(handoff: &Handoff) -> Result<u8, Failure> {
-    let launcher = Launcher::new(std::env::args_os().skip(1)).fd(send(handoff)?);
+fn enter(request: &BuildRequest, mut handoff: Handoff) -> Result<u8, Failure> {
+    let rung = host::choose(Wanted::of(request), &request.store_root)?;
+    if request.verbose {
+        report::line(&rung.to_string());
+    }
+    handoff.snapshotter = Some(rung.snapshotter);
+    cgroup::make_room(&request.limits)?;
+    let launcher = Launcher::new(std::env::args_os().skip(1))
+        .isolation(Some(rung.isolation))
+        .fd(send(&handoff)?);
     let code = launcher.run().map_err(|e| Failure::from(&e))?;
     Ok(u8::try_from(code).unwrap_or(FailureKind::Internal.exit_code()))
 }

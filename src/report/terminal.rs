@@ -5,7 +5,8 @@ use std::io::Write;
 
 /// A line on stderr.
 pub(crate) fn line(text: &str) {
-    writeln!(std::io::stderr().lock(), "{text}").ok();
+    // One write: lines of several processes on one terminal stay whole.
+    std::io::stderr().lock().write_all(format!("{text}\n").as_bytes()).ok();
 }
 
 /// A line of data on stdout.

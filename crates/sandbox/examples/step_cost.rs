@@ -127,6 +127,8 @@ fn spec(root: &Path, directory: &Path, network: Network) -> Spec {
         shm_size: None,
         rlimits: Vec::new(),
         timeout: None,
+        emulation: None,
+        cgroups: Vec::new(),
     }
 }
 

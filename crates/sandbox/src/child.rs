@@ -140,6 +140,8 @@ fn is_optional(operation: &Op<'_>, errno: Errno) -> bool {
 fn perform(operation: &Op<'_>) -> Result<(), Errno> {
     match operation {
         Op::MountNamespace { stage } => sys::copy_mount_namespace(*stage),
+        // 0 is the writer itself.
+        Op::JoinCgroup { procs } => rustix::io::write(procs, b"0").map(drop),
         Op::CgroupNamespace => sys::unshare(libc::CLONE_NEWCGROUP),
         Op::AttachAtStage { mount, at } => attach(*mount, at),
         Op::EnterRoot { root } => rustix::process::fchdir(root),
@@ -191,6 +193,7 @@ fn perform_on_process(operation: &Op<'_>) -> Result<(), Errno> {
             sys::set_signal_mask(0).map(drop)
         }
         Op::Seccomp { filter } => sys::install_seccomp(filter),
+        Op::Notify { filter, channel } => notify(filter, *channel),
         Op::BoundingSet { keep } => bounding_set(*keep),
         Op::Groups { groups } => rustix::thread::set_thread_groups(groups),
         Op::Gid { gid } => {
@@ -319,6 +322,21 @@ fn no_terminal(tty: &CStr) -> Result<(), Errno> {
 fn process_group() -> Result<(), Errno> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::setpgid(None, None)
+}
+
+/// Installs the filter and sends its listener away. From here on calls wait for the supervisor.
+fn notify(filter: &[sys::BpfInstruction], channel: BorrowedFd<'_>) -> Result<(), Errno> {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    let listener = [sys::notify::borrow(sys::notify::install_notifying_filter(
+        filter,
+    )?)];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&listener)) {
+        return Err(Errno::NOBUFS);
+    }
+    let byte = [std::io::IoSlice::new(b"l")];
+    sendmsg(channel, &byte, &mut ancillary, SendFlags::NOSIGNAL).map(drop)
 }
 
 fn bounding_set(keep: u64) -> Result<(), Errno> {

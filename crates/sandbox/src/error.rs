@@ -200,6 +200,10 @@ pub enum Step {
     MountPoint { target: PathBuf },
     #[error("create the working directory {}", path.display())]
     MakeWorkingDirectory { path: PathBuf },
+    #[error("open the control group {}", path.display())]
+    OpenCgroup { path: PathBuf },
+    #[error("start the supervisor of owners and identities ({action})")]
+    Emulation { action: &'static str },
     #[error("clone a process into new namespaces")]
     Clone,
     #[error("remove the mount point {}", path.display())]
@@ -208,6 +212,8 @@ pub enum Step {
     // Done in the container.
     #[error("copy the stage's mount namespace")]
     MountNamespace,
+    #[error("join the control group")]
+    JoinCgroup,
     #[error("create a cgroup namespace")]
     CgroupNamespace,
     #[error("attach the root file system")]
@@ -246,6 +252,8 @@ pub enum Step {
     ProcessGroup,
     #[error("install the seccomp filter")]
     Seccomp,
+    #[error("hand system calls to the supervisor")]
+    Notify,
     #[error("drop capabilities")]
     Capabilities,
     #[error("set supplementary groups")]

@@ -18,9 +18,11 @@
 
 mod cancel;
 mod caps;
+mod cgroup;
 mod child;
 pub mod chroot;
 mod devices;
+pub mod emulate;
 mod error;
 mod filesystem;
 mod idmap;

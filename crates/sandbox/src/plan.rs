@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::devices::DEVICES;
+use crate::emulate;
 use crate::error::{Error, Step};
 use crate::seccomp;
 use crate::spec::{Credentials, Network, Privileges, Resource, Spec};
@@ -51,6 +52,10 @@ pub(crate) enum Op<'f> {
     /// Enter a copy of the stage's mount namespace.
     MountNamespace {
         stage: BorrowedFd<'f>,
+    },
+    /// Join the control group that this `cgroup.procs` belongs to.
+    JoinCgroup {
+        procs: BorrowedFd<'f>,
     },
     /// Own view of the cgroup tree; not every kernel has it, so failure is no error.
     CgroupNamespace,
@@ -139,6 +144,11 @@ pub(crate) enum Op<'f> {
     Seccomp {
         filter: &'static [BpfInstruction],
     },
+    /// Bring system calls to the supervisor, whose end of the channel gets the listener.
+    Notify {
+        filter: &'static [BpfInstruction],
+        channel: BorrowedFd<'f>,
+    },
     /// Drop every capability not in the set from the bounding set.
     BoundingSet {
         keep: u64,
@@ -167,6 +177,7 @@ impl Op<'_> {
         let path = |c: &CStr| PathBuf::from("/").join(OsStr::from_bytes(c.to_bytes()));
         match self {
             Self::MountNamespace { .. } => Step::MountNamespace,
+            Self::JoinCgroup { .. } => Step::JoinCgroup,
             Self::CgroupNamespace => Step::CgroupNamespace,
             Self::AttachAtStage { .. } | Self::EnterRoot { .. } => Step::AttachRoot,
             Self::Attach { target, .. } | Self::AttachPart { target, .. } => Step::Attach {
@@ -197,6 +208,7 @@ impl Op<'_> {
             },
             Self::SessionKeyring | Self::ProcessGroup | Self::Signals => Step::ProcessGroup,
             Self::Seccomp { .. } => Step::Seccomp,
+            Self::Notify { .. } => Step::Notify,
             Self::BoundingSet { .. } | Self::Capabilities { .. } => Step::Capabilities,
             Self::Groups { .. } => Step::Groups,
             Self::Gid { gid } => Step::Gid { gid: *gid },
@@ -240,6 +252,16 @@ pub(crate) struct Prepared<'f> {
     pub(crate) mounts: Vec<PreparedMount<'f>>,
     pub(crate) stdout: BorrowedFd<'f>,
     pub(crate) stderr: BorrowedFd<'f>,
+    pub(crate) supervisor: Option<Supervisor<'f>>,
+}
+
+/// For a step with an emulation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Supervisor<'f> {
+    /// Where the listener goes.
+    pub(crate) channel: BorrowedFd<'f>,
+    /// The number of the credentials to start with.
+    pub(crate) number: u64,
 }
 
 #[derive(Debug)]
@@ -323,16 +345,25 @@ pub(crate) fn operations<'f>(spec: &Spec, prepared: Prepared<'f>) -> Result<Vec<
     if spec.network == Network::None {
         ops.push(Op::LoopbackUp);
     }
+    // There is nobody else to give the pipes to, and no need: in truth the step is root.
+    let root = Credentials::default();
+    let owner = match prepared.supervisor {
+        None => &spec.user,
+        Some(_) => &root,
+    };
     ops.push(Op::Streams {
         stdout: prepared.stdout,
         stderr: prepared.stderr,
-        uid: spec.user.uid,
-        gid: spec.user.gid,
+        uid: owner.uid,
+        gid: owner.gid,
     });
     ops.push(Op::WorkingDirectory {
         path: c_string("working directory", spec.cwd.as_os_str())?,
     });
-    process(&mut ops, spec);
+    match prepared.supervisor {
+        None => process(&mut ops, spec),
+        Some(supervisor) => emulated_process(&mut ops, spec, supervisor),
+    }
     Ok(ops)
 }
 
@@ -430,25 +461,8 @@ fn proc<'f>(
 /// * the bounding set while there is `CAP_SETPCAP`, groups before the user who may set them;
 /// * the death signal after the credentials, whose change clears it.
 pub(crate) fn process(ops: &mut Vec<Op<'_>>, spec: &Spec) {
-    for &(resource, soft, hard) in &spec.rlimits {
-        ops.push(Op::ResourceLimit {
-            resource,
-            soft,
-            hard,
-        });
-    }
-    ops.push(Op::SessionKeyring);
-    ops.push(Op::ProcessGroup);
-    ops.push(Op::Signals);
+    limits_and_filter(ops, spec);
     let restricted = spec.privileges == Privileges::Default;
-    if restricted {
-        ops.push(Op::Seccomp {
-            filter: seccomp::filter(),
-        });
-        ops.push(Op::BoundingSet {
-            keep: crate::caps::DOCKER_DEFAULT,
-        });
-    }
     let Credentials { uid, gid, groups } = &spec.user;
     let groups = groups
         .iter()
@@ -465,6 +479,45 @@ pub(crate) fn process(ops: &mut Vec<Op<'_>>, spec: &Spec) {
             keep: crate::caps::DOCKER_DEFAULT,
         });
     }
+    ops.push(Op::ParentDeathSignal);
+    ops.push(Op::CloseDescriptors);
+}
+
+fn limits_and_filter(ops: &mut Vec<Op<'_>>, spec: &Spec) {
+    for &(resource, soft, hard) in &spec.rlimits {
+        ops.push(Op::ResourceLimit {
+            resource,
+            soft,
+            hard,
+        });
+    }
+    ops.push(Op::SessionKeyring);
+    ops.push(Op::ProcessGroup);
+    ops.push(Op::Signals);
+    if spec.privileges == Privileges::Default {
+        ops.push(Op::Seccomp {
+            filter: seccomp::filter(),
+        });
+        ops.push(Op::BoundingSet {
+            keep: crate::caps::DOCKER_DEFAULT,
+        });
+    }
+}
+
+/// As [`process`], for a step that only believes to be its user. The exec gives root the
+/// capabilities of the bounding set, so nothing is left to do for them; and setting them here
+/// would be a call that the supervisor answers.
+fn emulated_process<'f>(ops: &mut Vec<Op<'f>>, spec: &Spec, supervisor: Supervisor<'f>) {
+    limits_and_filter(ops, spec);
+    ops.push(Op::ResourceLimit {
+        resource: Resource::Locks,
+        soft: supervisor.number,
+        hard: u64::MAX,
+    });
+    ops.push(Op::Notify {
+        filter: emulate::filter(),
+        channel: supervisor.channel,
+    });
     ops.push(Op::ParentDeathSignal);
     ops.push(Op::CloseDescriptors);
 }
@@ -563,6 +616,21 @@ pub(crate) fn validate(spec: &Spec) -> Result<(), Error> {
     for mount in &spec.mounts {
         if !mount.target.is_absolute() {
             return Err(invalid("mount target", "it is not absolute"));
+        }
+    }
+    if spec.emulation.is_some() {
+        // No filter keeps an insecure step from a mount namespace that the supervisor is not in.
+        if spec.privileges == Privileges::Insecure {
+            return Err(invalid(
+                "privileges",
+                "an insecure step needs more than one id",
+            ));
+        }
+        if spec.rlimits.iter().any(|limit| limit.0 == Resource::Locks) {
+            return Err(invalid(
+                "resource limit",
+                "locks is in use where there is only one id (the kernel ignores it)",
+            ));
         }
     }
     for &(resource, soft, hard) in &spec.rlimits {

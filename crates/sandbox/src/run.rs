@@ -12,7 +12,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use crate::cancel::Cancel;
+use crate::cgroup;
 use crate::child::{Failure, Program};
+use crate::emulate::Emulator;
 use crate::error::{Error, Step};
 use crate::plan;
 use crate::prepare::Assembly;
@@ -50,19 +52,30 @@ pub fn run(
         return Ok(Outcome {
             status: Status::Cancelled,
             usage: Usage::default(),
+            owners: Vec::new(),
         });
     }
     let command = plan::command(spec)?;
     let assembly = Assembly::new(spec)?;
     let (out, stdout) = pipe()?;
     let (err, stderr) = pipe()?;
-    let operations = plan::operations(spec, assembly.prepared(&stdout, &stderr))?;
+    let emulation = spec.emulation.as_ref();
+    let mut emulator = emulation
+        .map(|emulation| Emulator::start(emulation, &spec.user, &spec.root))
+        .transpose()?;
+    let supervisor = emulator.as_ref().and_then(Emulator::for_child);
+    let groups = cgroup::open(&spec.cgroups)?;
+    let mut operations = plan::operations(spec, assembly.prepared(&stdout, &stderr, supervisor))?;
+    cgroup::join(&mut operations, &groups);
     let program = Program::new(operations, command);
     let own_peak_rss = sys::own_peak_rss();
     let spawned = sys::spawn(&program, namespaces(spec.network));
     let failure = program.failure().map(|failure| describe(spec, failure));
     drop(program);
     drop((stdout, stderr));
+    if let Some(emulator) = &mut emulator {
+        emulator.close_channel();
+    }
     let stubs = assembly.into_stubs();
 
     let result = match (spawned, failure) {
@@ -85,8 +98,10 @@ pub fn run(
                 .and_then(|stopped| collect(child, stopped, started, own_peak_rss))
         }
     };
+    // The child is dead, whatever the result.
+    let owners = emulator.map(Emulator::finish).unwrap_or_default();
     let removed = stubs.remove();
-    let outcome = result?;
+    let outcome = result.map(|outcome| Outcome { owners, ..outcome })?;
     removed.map_err(|(path, errno)| Step::RemoveMountPoint { path }.error(errno))?;
     Ok(outcome)
 }
@@ -332,5 +347,9 @@ pub(crate) fn collect(
         read_bytes: waited.blocks_in * 512,
         written_bytes: waited.blocks_out * 512,
     };
-    Ok(Outcome { status, usage })
+    Ok(Outcome {
+        status,
+        usage,
+        owners: Vec::new(),
+    })
 }

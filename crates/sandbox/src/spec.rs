@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::emulate::{Emulation, InodeOwner};
+
 /// One command in one container.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -27,6 +29,12 @@ pub struct Spec {
     pub rlimits: Vec<(Resource, u64, u64)>,
     /// The step is killed when it runs longer.
     pub timeout: Option<Duration>,
+    /// How owners and identities other than root are shown to the step where there is only one id;
+    /// `None` where the kernel knows all of them.
+    pub emulation: Option<Emulation>,
+    /// Directories of control groups that the step runs in: one of version 2, or one for each
+    /// controller of version 1. The caller makes them, sets their limits, and removes them.
+    pub cgroups: Vec<PathBuf>,
 }
 
 /// The file system the command sees as `/`.
@@ -204,6 +212,8 @@ pub struct Usage {
 pub struct Outcome {
     pub status: Status,
     pub usage: Usage,
+    /// With an emulation: owners of changed files that take no attribute.
+    pub owners: Vec<InodeOwner>,
 }
 
 /// Which stream a piece of output came from.

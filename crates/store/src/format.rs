@@ -11,6 +11,7 @@
 //!   records/<kind>/<2 hex>/<hex>   BLAKE3 sum, then the record's bytes
 //!   context/              stat caches of build contexts
 //!   caches/               RUN --mount=type=cache
+//!   logs/<time>/<n>.log   what the steps of a build printed; of the last builds
 //!   tmp/<name>/           one per process, its `lock` held while it lives
 //! ```
 //!

@@ -35,6 +35,7 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::caps;
+use crate::cgroup;
 use crate::child::Program;
 use crate::error::{Error, Step};
 use crate::plan::{self, Op};
@@ -86,6 +87,7 @@ fn cancelled() -> Outcome {
     Outcome {
         status: Status::Cancelled,
         usage: Usage::default(),
+        owners: Vec::new(),
     }
 }
 
@@ -119,13 +121,18 @@ fn supported(spec: &Spec) -> Result<&Path, Error> {
     if spec.shm_size.is_some() {
         return refuse("a size of /dev/shm");
     }
+    let mut sources = Vec::new();
     for Mount { kind, .. } in &spec.mounts {
         match kind {
+            MountKind::Bind { source, .. } if sources.contains(&source) => {
+                return refuse("one directory at two places");
+            }
+            MountKind::Bind { source, .. } => sources.push(source),
             MountKind::Tmpfs { size: Some(_), .. } => return refuse("a size of a tmpfs mount"),
             MountKind::Overlay { .. } | MountKind::Lowers { .. } => {
                 return refuse("an overlay as mount");
             }
-            MountKind::Bind { .. } | MountKind::Tmpfs { .. } | MountKind::File { .. } => {}
+            MountKind::Tmpfs { .. } | MountKind::File { .. } => {}
         }
     }
     Ok(root)
@@ -200,7 +207,9 @@ fn run_covered(
 ) -> Result<Outcome, Error> {
     let command = plan::command(spec)?;
     let directory = open_root(root)?;
-    let operations = operations(spec, &directory, &pipes)?;
+    let groups = cgroup::open(&spec.cgroups)?;
+    let mut operations = operations(spec, &directory, &pipes)?;
+    cgroup::join(&mut operations, &groups);
     let program = Program::new(operations, command);
     let own_peak_rss = sys::own_peak_rss();
     let spawned = sys::spawn(&program, 0);

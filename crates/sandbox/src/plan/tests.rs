@@ -21,6 +21,8 @@ fn spec() -> Spec {
         shm_size: None,
         rlimits: Vec::new(),
         timeout: None,
+        emulation: None,
+        cgroups: Vec::new(),
     }
 }
 
@@ -53,6 +55,7 @@ fn names(spec: &Spec) -> Vec<String> {
         ],
         stdout: fd,
         stderr: fd,
+        supervisor: None,
     };
     operations(spec, prepared)
         .unwrap()

@@ -143,6 +143,8 @@ impl Fixture {
             shm_size: None,
             rlimits: Vec::new(),
             timeout: Some(Duration::from_secs(60)),
+            emulation: None,
+            cgroups: Vec::new(),
         };
         Self {
             directory,
