@@ -20,6 +20,9 @@ pub fn main() -> ExitCode {
     report::exit_on_panic(FailureKind::Internal.exit_code());
     match sandbox::inside::enter(std::env::args_os()) {
         Ok(None) => cli::main(std::env::args_os().collect(), None),
+        Ok(Some(inside)) if inside.args.first().is_some_and(|a| a == sandbox::probe::ARGUMENT) => {
+            ExitCode::from(sandbox::probe::run_inside(&inside))
+        }
         Ok(Some(mut inside)) => {
             let program = OsString::from("layercake");
             let args = std::iter::once(program)

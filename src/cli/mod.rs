@@ -1,6 +1,9 @@
 //! The command line: what was typed, one file per command.
 
 mod build;
+mod call;
+mod check;
+mod doctor;
 mod parse;
 mod prune;
 
@@ -24,6 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Build(Box<build::BuildArgs>),
+    Doctor(doctor::DoctorArgs),
     Prune(prune::PruneArgs),
 }
 
@@ -45,6 +49,7 @@ pub(crate) fn main(args: Vec<OsString>, inside: Option<Inside>) -> ExitCode {
     };
     let result: Result<u8, Failure> = match cli.command {
         Command::Build(args) => build::run(*args, inside),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Prune(args) => prune::run(&args, inside),
     };
     match result {

@@ -101,7 +101,7 @@ pub fn candidates() -> Vec<Isolation> {
     match (rustix::process::geteuid().is_root(), may_mount) {
         (true, true) => vec![Isolation::Root, Isolation::UserNamespace, Isolation::Chroot],
         (true, false) => vec![Isolation::UserNamespace, Isolation::Chroot],
-        (false, _) => vec![Isolation::UserNamespace],
+        (false, _) => vec![Isolation::UserNamespace, Isolation::SingleId],
     }
 }
 
@@ -135,6 +135,44 @@ pub fn try_inside(isolation: Isolation, directory: &Path) -> Result<Vec<Probe>, 
         .collect())
 }
 
+/// What does not depend on the way in.
+#[must_use]
+pub fn surroundings() -> Vec<Probe> {
+    let mut probes = Vec::new();
+    if !rustix::process::geteuid().is_root() {
+        probes.push(as_probe(SUBORDINATE_IDS, false, subordinate_ids()));
+    }
+    probes.push(as_probe("cgroup delegation", false, cgroup_delegation()));
+    probes
+}
+
+const SUBORDINATE_IDS: &str = "subordinate ids";
+const USER_NAMESPACES: &str = "user namespaces";
+const ENTER: &str = "enter namespaces";
+
+/// Every name that a [`Probe`] or [`topic`] can have, for documentation.
+#[must_use]
+pub fn topics() -> Vec<&'static str> {
+    let trials = IN_NAMESPACES.iter().chain(&IN_CHROOT);
+    let others = [SUBORDINATE_IDS, USER_NAMESPACES, ENTER, "cgroup delegation"];
+    trials.map(|(name, ..)| *name).chain(others).collect()
+}
+
+/// What an error of [`try_inside`] is about.
+#[must_use]
+pub fn topic(error: &Error) -> &'static str {
+    match error {
+        Error::NoSubordinateIds { .. }
+        | Error::SubordinateFile { .. }
+        | Error::HelperMissing { .. }
+        | Error::HelperNotSetuid { .. }
+        | Error::HelperFailed { .. }
+        | Error::WriteMap { .. } => SUBORDINATE_IDS,
+        Error::UserNamespace { .. } => USER_NAMESPACES,
+        _ => ENTER,
+    }
+}
+
 /// Tries everything, with `directory` (of the store) for what depends on the file system. What a
 /// failure makes impossible to try is left out.
 ///
@@ -143,17 +181,20 @@ pub fn try_inside(isolation: Isolation, directory: &Path) -> Result<Vec<Probe>, 
 pub fn probe(directory: &Path) -> Vec<Probe> {
     let mut probes = Vec::new();
     if !rustix::process::geteuid().is_root() {
-        probes.push(required("subordinate ids", subordinate_ids()));
+        probes.push(required(SUBORDINATE_IDS, subordinate_ids()));
     }
-    let isolation = candidates()[0];
+    let isolation = candidates()
+        .first()
+        .copied()
+        .unwrap_or(Isolation::UserNamespace);
     match try_inside(isolation, directory) {
         Ok(found) => {
-            probes.push(required("enter namespaces", Ok("works".to_owned())));
+            probes.push(required(ENTER, Ok("works".to_owned())));
             probes.extend(found);
         }
         Err(error) => {
             let trouble = Trouble::of(&error, "see the error");
-            probes.push(required("enter namespaces", Err(trouble)));
+            probes.push(required(ENTER, Err(trouble)));
         }
     }
     probes.push(as_probe("cgroup delegation", false, cgroup_delegation()));
@@ -225,7 +266,8 @@ fn subordinate_ids() -> Result<String, Trouble> {
 fn id_range(inside: &Inside, _: &Path) -> Result<String, Trouble> {
     let (uids, gids) = (inside.uids, inside.gids);
     let detail = format!("{uids} user ids and {gids} group ids can be used in images");
-    if inside.isolation == Isolation::Root || uids.min(gids) >= IDS_USUAL {
+    let is_enough = matches!(inside.isolation, Isolation::Root | Isolation::SingleId);
+    if is_enough || uids.min(gids) >= IDS_USUAL {
         Ok(detail)
     } else {
         let remedy = "give the user 65536 subordinate ids in /etc/subuid and /etc/subgid";

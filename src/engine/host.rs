@@ -1,0 +1,288 @@
+//! Which of the ways to run steps this machine allows: tried with real operations, the best first,
+//! and remembered until the next boot.
+
+use std::path::{Path, PathBuf};
+
+use sandbox::inside::Isolation;
+use sandbox::probe::{self, Probe};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::{Failure, FailureKind};
+use crate::request::{BuildRequest, Snapshotter};
+
+/// How steps will be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rung {
+    pub(crate) isolation: Isolation,
+    pub(crate) snapshotter: Snapshotter,
+}
+
+impl Rung {
+    /// What cannot be had this way, for people (docs/rootless.md).
+    pub(crate) fn limits(self) -> Vec<&'static str> {
+        let mut limits = match self.isolation {
+            Isolation::Chroot => vec![
+                "RUN --network=none, --security=insecure, --shm-size, sizes of tmpfs mounts and \
+                 read-only cache mounts are refused",
+                "steps have no real /proc and /sys: programs that look at their own process there \
+                 fail",
+                "the container around it is all that keeps steps from other processes of root",
+                "one RUN step runs at a time",
+            ],
+            Isolation::UserNamespace => vec!["RUN --security=insecure is refused"],
+            _ => Vec::new(),
+        };
+        if self.snapshotter == Snapshotter::Plain {
+            limits.push("the first RUN of a stage copies all files of its base");
+        }
+        limits
+    }
+}
+
+impl std::fmt::Display for Rung {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let how = match self.isolation {
+            Isolation::UserNamespace => "in a user namespace",
+            Isolation::Root => "as root, in namespaces",
+            Isolation::Chroot => "as root, in a chroot: no namespaces, no mounts",
+            _ => "",
+        };
+        let roots = match self.snapshotter {
+            Snapshotter::Overlay => "overlay file systems",
+            Snapshotter::Plain => "plain directories",
+        };
+        let (isolation, snapshotter) = (self.isolation.name(), self.snapshotter.name());
+        write!(f, "isolation {isolation} ({how}), snapshotter {snapshotter} ({roots})")
+    }
+}
+
+/// What the user decides; the rest is found out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) isolation: Option<Isolation>,
+    pub(crate) snapshotter: Option<Snapshotter>,
+}
+
+impl Wanted {
+    pub(crate) fn of(request: &BuildRequest) -> Self {
+        Self {
+            isolation: request.isolation,
+            snapshotter: request.snapshotter,
+        }
+    }
+}
+
+/// One way that was tried.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) isolation: Isolation,
+    pub(crate) probes: Result<Vec<Probe>, sandbox::Error>,
+}
+
+impl Attempt {
+    /// The rung that it gives, when all that is required works.
+    pub(crate) fn rung(&self) -> Option<Rung> {
+        let probes = self.probes.as_ref().ok()?;
+        if probes.is_empty() || probes.iter().any(|p| p.required && !p.ok) {
+            return None;
+        }
+        let has_overlay = probes.iter().any(|p| p.name == probe::OVERLAY && p.ok);
+        Some(Rung {
+            isolation: self.isolation,
+            snapshotter: if has_overlay {
+                Snapshotter::Overlay
+            } else {
+                Snapshotter::Plain
+            },
+        })
+    }
+
+    fn failure(&self) -> Failure {
+        match &self.probes {
+            Err(error) => Failure::from(error),
+            Ok(probes) => match probes.iter().find(|p| p.required && !p.ok) {
+                Some(probe) => {
+                    let message = format!("steps cannot be run: {}: {}", probe.name, probe.detail);
+                    let mut failure = Failure::new(FailureKind::Environment, message);
+                    failure.hints.extend(probe.remedy.clone());
+                    failure
+                }
+                None => Failure::new(FailureKind::Environment, "steps cannot be run"),
+            },
+        }
+    }
+}
+
+/// Tries the ways in order; the last of the result is the one to take, unless it failed as well.
+/// With `all` the others are tried, too.
+pub(crate) fn attempts(wanted: Wanted, directory: &Path, all: bool) -> Vec<Attempt> {
+    let candidates = match wanted.isolation {
+        Some(isolation) => vec![isolation],
+        None => probe::candidates(),
+    };
+    let mut attempts = Vec::new();
+    for isolation in candidates {
+        let attempt = Attempt {
+            isolation,
+            probes: probe::try_inside(isolation, directory),
+        };
+        let works = attempt.rung().is_some();
+        attempts.push(attempt);
+        if works && !all {
+            break;
+        }
+    }
+    attempts
+}
+
+/// Decides, from memory when this boot has been asked before.
+///
+/// # Errors
+/// What keeps the best way from working, when none works.
+pub(crate) fn choose(wanted: Wanted, store_root: &Path) -> Result<Rung, Failure> {
+    let memory = Memory::of(wanted, store_root);
+    if let Some(rung) = memory.recall() {
+        return Ok(rung);
+    }
+    let attempts = attempts(wanted, store_root, false);
+    let Some(found) = attempts.iter().find_map(Attempt::rung) else {
+        let failure = attempts.first().map(Attempt::failure);
+        let none = || Failure::new(FailureKind::Environment, "steps cannot be run");
+        let failure = failure.unwrap_or_else(none);
+        return Err(failure.hint("layercake doctor shows what this machine allows"));
+    };
+    let rung = Rung {
+        snapshotter: wanted.snapshotter.unwrap_or(found.snapshotter),
+        ..found
+    };
+    if (rung.isolation, rung.snapshotter) == (Isolation::Chroot, Snapshotter::Overlay) {
+        let message = "chroot isolation cannot mount overlays";
+        return Err(Failure::new(FailureKind::Usage, message));
+    }
+    memory.keep(rung);
+    Ok(rung)
+}
+
+/// What was found, in the store: `host/<digest of the circumstances>`.
+struct Memory {
+    path: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    isolation: String,
+    snapshotter: Snapshotter,
+}
+
+impl Memory {
+    /// The same answers are expected of the same boot, user, namespaces, capabilities, filter and
+    /// file system.
+    fn of(wanted: Wanted, store_root: &Path) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |part: &[u8]| {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        };
+        add(env!("CARGO_PKG_VERSION").as_bytes());
+        add(&std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default());
+        for name in ["user", "mnt", "pid"] {
+            let link = std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default();
+            add(link.as_os_str().as_encoded_bytes());
+        }
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let telling = ["Uid:", "Gid:", "CapEff:", "NoNewPrivs:", "Seccomp:"];
+        for line in status.lines() {
+            if telling.iter().any(|name| line.starts_with(name)) {
+                add(line.as_bytes());
+            }
+        }
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            add(&std::fs::read(file).unwrap_or_default());
+        }
+        let device = rustix::fs::stat(store_root).map_or(0, |stat| stat.st_dev);
+        add(&device.to_le_bytes());
+        add(format!("{wanted:?}").as_bytes());
+        let name = hasher.finalize().to_hex();
+        Self {
+            path: store_root.join("host").join(&name.as_str()[..32]),
+        }
+    }
+
+    fn recall(&self) -> Option<Rung> {
+        let remembered: Remembered = serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok()?;
+        Some(Rung {
+            isolation: Isolation::from_name(&remembered.isolation)?,
+            snapshotter: remembered.snapshotter,
+        })
+    }
+
+    /// Without it the next build asks again.
+    fn keep(&self, rung: Rung) {
+        let remembered = Remembered {
+            isolation: rung.isolation.name().to_owned(),
+            snapshotter: rung.snapshotter,
+        };
+        let Some(directory) = self.path.parent() else {
+            return;
+        };
+        let fresh = self.path.with_extension(std::process::id().to_string());
+        if let Ok(json) = serde_json::to_vec(&remembered)
+            && std::fs::create_dir_all(directory).is_ok()
+            && std::fs::write(&fresh, json).is_ok()
+        {
+            std::fs::rename(&fresh, &self.path).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(name: &'static str, required: bool, ok: bool) -> Probe {
+        Probe {
+            name,
+            ok,
+            required,
+            detail: String::new(),
+            remedy: None,
+        }
+    }
+
+    fn rung(probes: Vec<Probe>) -> Option<Snapshotter> {
+        let attempt = Attempt {
+            isolation: Isolation::UserNamespace,
+            probes: Ok(probes),
+        };
+        attempt.rung().map(|rung| rung.snapshotter)
+    }
+
+    #[test]
+    fn what_is_required_decides_and_overlays_are_a_bonus() {
+        let works = || probe("mounts", true, true);
+        let overlay = |ok| probe(probe::OVERLAY, false, ok);
+        assert_eq!(rung(vec![works(), overlay(true)]), Some(Snapshotter::Overlay));
+        assert_eq!(rung(vec![works(), overlay(false)]), Some(Snapshotter::Plain));
+        assert_eq!(rung(vec![works()]), Some(Snapshotter::Plain));
+        assert_eq!(rung(vec![probe("mounts", true, false), overlay(true)]), None);
+        assert_eq!(rung(Vec::new()), None);
+    }
+
+    #[test]
+    fn an_answer_is_remembered_for_the_same_question_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let memory = Memory::of(Wanted::default(), directory.path());
+        assert_eq!(memory.recall(), None);
+        let rung = Rung {
+            isolation: Isolation::Chroot,
+            snapshotter: Snapshotter::Plain,
+        };
+        memory.keep(rung);
+        assert_eq!(Memory::of(Wanted::default(), directory.path()).recall(), Some(rung));
+        let forced = Wanted {
+            isolation: Some(Isolation::Root),
+            snapshotter: None,
+        };
+        assert_eq!(Memory::of(forced, directory.path()).recall(), None);
+    }
+}
