@@ -155,6 +155,16 @@ fn map_own(pid: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Maps 0 to the own id and nothing else, which every user may do (user_namespaces(7)): for that the
+/// namespace gives up setting groups for good.
+pub(crate) fn map_single(pid: u32) -> io::Result<()> {
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    std::fs::write(format!("/proc/{pid}/uid_map"), format!("0 {uid} 1\n"))?;
+    std::fs::write(format!("/proc/{pid}/setgroups"), "deny")?;
+    std::fs::write(format!("/proc/{pid}/gid_map"), format!("0 {gid} 1\n"))
+}
+
 /// The text of /proc/PID/uid_map: inside, outside, count.
 pub(crate) fn parse_kernel_map(text: &str) -> Vec<[u32; 3]> {
     text.lines()

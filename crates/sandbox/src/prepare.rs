@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::devices::{self, DEVICES, Devices};
 use crate::error::{Error, Step};
 use crate::place::{Lifetime, Make, Place, Tree, View};
-use crate::plan::{self, Prepared, PreparedMount, PreparedSource};
+use crate::plan::{self, Prepared, PreparedMount, PreparedSource, Supervisor};
 use crate::source::{Shown, Source, Sources, no_devices, normal};
 use crate::spec::{Mount, Privileges, Root, Spec};
 use crate::stage::{Stage, clone_tree};
@@ -77,7 +77,12 @@ impl Assembly {
         }
     }
 
-    pub(crate) fn prepared<'f>(&'f self, stdout: &'f OwnedFd, stderr: &'f OwnedFd) -> Prepared<'f> {
+    pub(crate) fn prepared<'f>(
+        &'f self,
+        stdout: &'f OwnedFd,
+        stderr: &'f OwnedFd,
+        supervisor: Option<Supervisor<'f>>,
+    ) -> Prepared<'f> {
         let mounts = self.mounts.iter().map(|(target, source)| PreparedMount {
             target: target.clone(),
             source: match source.shown {
@@ -111,6 +116,7 @@ impl Assembly {
             mounts: mounts.collect(),
             stdout: stdout.as_fd(),
             stderr: stderr.as_fd(),
+            supervisor,
         }
     }
 

@@ -17,6 +17,8 @@ use rustix::process::Pid;
 
 use crate::child::Program;
 
+pub(crate) mod notify;
+
 /// Bytes of stack for the child until it execs: ample for a loop of system calls also in a debug
 /// build. One more page below it is unmapped by protection.
 const CHILD_STACK: usize = 256 * 1024;

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     DumpableBehavior, Gid, Pid, PidfdFlags, Uid, WaitOptions, WaitStatus, pidfd_open,
@@ -52,6 +53,13 @@ pub fn enter(argv: impl IntoIterator<Item = OsString>) -> Result<Option<Inside>,
     match enter_namespaces(&socket, parent, wanted) {
         Ok(Some((fds, isolation))) => {
             let (uids, gids) = (count_ids("uid_map"), count_ids("gid_map"));
+            let isolation = match isolation {
+                // Root of an outer user namespace may have no more than that either.
+                Isolation::UserNamespace | Isolation::Root if uids.min(gids) == 1 => {
+                    Isolation::SingleId
+                }
+                other => other,
+            };
             Ok(Some(Inside {
                 args: argv.collect(),
                 fds,
@@ -103,7 +111,7 @@ fn enter_namespaces(
     };
 
     unshare(isolation)?;
-    let needs_map = isolation == Isolation::UserNamespace;
+    let needs_map = matches!(isolation, Isolation::UserNamespace | Isolation::SingleId);
     let report = |message| wire::send(socket.as_fd(), message, &[]);
     report(Message::Unshared { needs_map }).map_err(at(EnterStep::Descriptors))?;
     let mapped = wire::receive(socket).map_err(at(EnterStep::Descriptors))?;
@@ -167,12 +175,12 @@ fn automatic() -> Isolation {
 fn unshare(isolation: Isolation) -> Result<(), Message> {
     let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
     let flags = match isolation {
-        Isolation::UserNamespace => flags | libc::CLONE_NEWUSER,
+        Isolation::UserNamespace | Isolation::SingleId => flags | libc::CLONE_NEWUSER,
         Isolation::Root => flags,
         Isolation::Chroot => return Ok(()),
     };
     sys::unshare(flags).map_err(|errno| Message::UnshareFailed {
-        user_namespace: isolation == Isolation::UserNamespace,
+        user_namespace: flags & libc::CLONE_NEWUSER != 0,
         errno: errno.raw_os_error(),
     })
 }
@@ -185,13 +193,21 @@ fn adopt_orphans() -> io::Result<()> {
 /// Ids 0, no supplementary groups. This process has one thread, so the calls that change a thread
 /// change all of it.
 fn become_root() -> io::Result<()> {
-    rustix::thread::set_thread_groups(&[])?;
+    match rustix::thread::set_thread_groups(&[]) {
+        // A namespace that was made without privileges keeps the groups of its maker.
+        Err(Errno::PERM) if may_not_set_groups() => {}
+        result => result?,
+    }
     let (uid, gid) = (Uid::ROOT, Gid::ROOT);
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     // The change made /proc/self belong to the host's root, out of reach.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     Ok(())
+}
+
+fn may_not_set_groups() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 
 /// Who returns from the fork.

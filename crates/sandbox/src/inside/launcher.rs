@@ -126,7 +126,8 @@ impl Launcher {
         let fds: Vec<_> = self.fds.iter().map(|fd| fd.as_fd()).collect();
         // A failure to send means that C is gone, which `guide` finds out.
         let _ = wire::send(ours.as_fd(), Message::Start, &fds);
-        guide(&ours, running.child.id())?;
+        let is_single = self.isolation == Some(Isolation::SingleId);
+        guide(&ours, running.child.id(), is_single)?;
         Ok(running)
     }
 
@@ -140,7 +141,7 @@ impl Launcher {
 }
 
 /// Answers C until W is ready.
-fn guide(socket: &OwnedFd, pid: u32) -> Result<(), Error> {
+fn guide(socket: &OwnedFd, pid: u32, is_single: bool) -> Result<(), Error> {
     loop {
         let received = wire::receive(socket).map_err(|source| Error::Enter {
             step: EnterStep::Descriptors,
@@ -148,7 +149,9 @@ fn guide(socket: &OwnedFd, pid: u32) -> Result<(), Error> {
         })?;
         match received.map(|(message, _)| message) {
             Some(Message::Unshared { needs_map }) => {
-                if needs_map {
+                if needs_map && is_single {
+                    idmap::map_single(pid).map_err(|source| Error::WriteMap { source })?;
+                } else if needs_map {
                     idmap::map(pid)?;
                 }
                 // As above.

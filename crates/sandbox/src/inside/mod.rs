@@ -34,6 +34,9 @@ pub const FDS_MAX: usize = 64;
 pub enum Isolation {
     /// The ids of a user namespace, mapped to the user and to subordinate ids.
     UserNamespace,
+    /// A user namespace with one id, the user's own: owners and identities other than root are
+    /// emulated (see [`crate::emulate`]).
+    SingleId,
     /// Real root (or root of an outer user namespace): the same ids as the caller.
     Root,
     /// Root that may neither mount nor make namespaces, as in a container with Docker's defaults:
@@ -42,13 +45,19 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    pub const ALL: [Self; 3] = [Self::UserNamespace, Self::Root, Self::Chroot];
+    pub const ALL: [Self; 4] = [
+        Self::UserNamespace,
+        Self::SingleId,
+        Self::Root,
+        Self::Chroot,
+    ];
 
     /// As people write it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::UserNamespace => "userns",
+            Self::SingleId => "single-id",
             Self::Root => "root",
             Self::Chroot => "chroot",
         }

@@ -14,20 +14,20 @@ use crate::sys::BpfInstruction;
 use denied::{DENIED, NEWEST, NONE};
 
 // Opcodes of include/uapi/linux/bpf_common.h that the filter uses.
-const LOAD: u16 = 0x20;
+pub(crate) const LOAD: u16 = 0x20;
 const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
+pub(crate) const JUMP_EQUAL: u16 = 0x15;
 const JUMP_AT_LEAST: u16 = 0x35;
-const JUMP_ANY_BIT: u16 = 0x45;
-const RETURN: u16 = 0x06;
+pub(crate) const JUMP_ANY_BIT: u16 = 0x45;
+pub(crate) const RETURN: u16 = 0x06;
 
 // Offsets in `struct seccomp_data`; low halves of the arguments (little endian).
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
+pub(crate) const NUMBER: u32 = 0;
+pub(crate) const ARCHITECTURE: u32 = 4;
 const ARGUMENT_0: u32 = 16;
 const ARGUMENT_1: u32 = 24;
 
-const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+pub(crate) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const NOT_IMPLEMENTED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
@@ -112,6 +112,9 @@ const ABIS: &[Abi; 2] = &AARCH64;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("the seccomp filter has no table of system calls for this architecture");
 
+/// `AUDIT_ARCH_*` of this machine's own calls.
+pub(crate) const NATIVE_ARCHITECTURE: u32 = ABIS[0].architecture;
+
 /// The filter for this machine, assembled on first use.
 pub(crate) fn filter() -> &'static [BpfInstruction] {
     static FILTER: OnceLock<Vec<BpfInstruction>> = OnceLock::new();
@@ -133,7 +136,7 @@ fn assemble(abis: &[Abi]) -> Vec<BpfInstruction> {
 
 /// What happens to the calls of one number or of a range of numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Rule {
+pub(crate) enum Rule {
     Answer(u32),
     /// A program that looks at an argument and returns on every path.
     Inspect(Vec<BpfInstruction>),
@@ -210,7 +213,7 @@ fn ranges(abi: &Abi) -> Vec<(u32, Rule)> {
 }
 
 /// A binary search over the ranges, with the number in the accumulator.
-fn search(ranges: &[(u32, Rule)]) -> Vec<BpfInstruction> {
+pub(crate) fn search(ranges: &[(u32, Rule)]) -> Vec<BpfInstruction> {
     match ranges {
         [] => Vec::new(),
         [(_, Rule::Answer(verdict))] => vec![statement(RETURN, *verdict)],
@@ -235,7 +238,7 @@ fn search(ranges: &[(u32, Rule)]) -> Vec<BpfInstruction> {
 }
 
 /// `hit` if the condition holds for the argument and one of the values, else `miss`.
-fn inspect(argument: u32, condition: u16, values: &[u32], hit: u32, miss: u32) -> Rule {
+pub(crate) fn inspect(argument: u32, condition: u16, values: &[u32], hit: u32, miss: u32) -> Rule {
     let mut program = vec![statement(LOAD, argument)];
     for value in values {
         program.push(branch(condition, *value, 0, 1));
@@ -245,7 +248,7 @@ fn inspect(argument: u32, condition: u16, values: &[u32], hit: u32, miss: u32) -
     Rule::Inspect(program)
 }
 
-fn statement(code: u16, k: u32) -> BpfInstruction {
+pub(crate) fn statement(code: u16, k: u32) -> BpfInstruction {
     BpfInstruction {
         code,
         jt: 0,
@@ -254,7 +257,7 @@ fn statement(code: u16, k: u32) -> BpfInstruction {
     }
 }
 
-fn branch(code: u16, k: u32, jt: u8, jf: u8) -> BpfInstruction {
+pub(crate) fn branch(code: u16, k: u32, jt: u8, jf: u8) -> BpfInstruction {
     BpfInstruction { code, jt, jf, k }
 }
 
