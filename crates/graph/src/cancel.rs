@@ -24,7 +24,10 @@ impl fmt::Debug for Cancel {
 impl Cancel {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).cancelled
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .cancelled
     }
 
     /// Calls every hook, each once, on this thread.

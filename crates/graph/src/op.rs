@@ -14,14 +14,21 @@ pub struct NodeId(pub usize);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
-#[expect(clippy::large_enum_variant, reason = "most steps of a plan are the large variant, RUN")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most steps of a plan are the large variant, RUN"
+)]
 pub enum Op {
     /// The empty tree.
     Scratch,
     /// The layers of an image; `name` is its key in [`crate::facts::Facts::images`].
-    Image { name: String },
+    Image {
+        name: String,
+    },
     /// A local directory: the main context or a named one; never a layer, only a source.
-    Context { name: String },
+    Context {
+        name: String,
+    },
     /// A file fetched by `ADD <url>`: a tree holding that one file.
     Http(Http),
     /// A tree checked out by `ADD <git url>`.

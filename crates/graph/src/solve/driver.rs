@@ -42,8 +42,16 @@ impl<O, E> Solved<O, E> {
 }
 
 enum Message<O, E> {
-    Prepared { node: NodeId, result: Result<Prepared<O>, E>, took: Duration },
-    Executed { node: NodeId, result: Result<O, E>, took: Duration },
+    Prepared {
+        node: NodeId,
+        result: Result<Prepared<O>, E>,
+        took: Duration,
+    },
+    Executed {
+        node: NodeId,
+        result: Result<O, E>,
+        took: Duration,
+    },
     Cancelled,
 }
 
@@ -67,12 +75,17 @@ pub async fn solve<E: Executor>(
     let mut driver = Driver::new(plan, executor, limits, cancel.clone(), events, sender);
     driver.start_what_can();
     while driver.active > 0 {
-        let Some(message) = receiver.recv().await else { break };
+        let Some(message) = receiver.recv().await else {
+            break;
+        };
         driver.handle(message);
         driver.start_what_can();
     }
     driver.cancel_rest();
-    Solved { outputs: driver.outputs, failures: driver.failures }
+    Solved {
+        outputs: driver.outputs,
+        failures: driver.failures,
+    }
 }
 
 struct Driver<E: Executor> {
@@ -118,7 +131,9 @@ impl<E: Executor> Driver<E> {
             if distinct.is_empty() {
                 ready.insert(NodeId(number));
             }
-            states.push(NodeState::Waiting { missing: distinct.len() });
+            states.push(NodeState::Waiting {
+                missing: distinct.len(),
+            });
         }
         Self {
             plan,
@@ -154,18 +169,25 @@ impl<E: Executor> Driver<E> {
             return;
         }
         while self.preparing < self.limits.preparing {
-            let Some(node) = self.ready.pop_first() else { break };
+            let Some(node) = self.ready.pop_first() else {
+                break;
+            };
             self.prepare(node);
         }
         while self.running < self.limits.running {
-            let Some(node) = self.queued.pop_first() else { break };
+            let Some(node) = self.queued.pop_first() else {
+                break;
+            };
             self.execute(node);
         }
     }
 
     fn inputs(&self, node: NodeId) -> Vec<E::Output> {
         let inputs = &self.plan.nodes[node.0].inputs;
-        inputs.iter().filter_map(|i| self.outputs[i.0].clone()).collect()
+        inputs
+            .iter()
+            .filter_map(|i| self.outputs[i.0].clone())
+            .collect()
     }
 
     fn prepare(&mut self, node: NodeId) {
@@ -173,18 +195,29 @@ impl<E: Executor> Driver<E> {
         self.preparing += 1;
         self.active += 1;
         let inputs = self.inputs(node);
-        let (plan, executor, sender) =
-            (self.plan.clone(), self.executor.clone(), self.sender.clone());
+        let (plan, executor, sender) = (
+            self.plan.clone(),
+            self.executor.clone(),
+            self.sender.clone(),
+        );
         tokio::task::spawn_blocking(move || {
             let start = Instant::now();
             let result = executor.prepare(&plan.nodes[node.0], &inputs);
             // The driver ends only when nothing is active.
-            sender.send(Message::Prepared { node, result, took: start.elapsed() }).ok();
+            sender
+                .send(Message::Prepared {
+                    node,
+                    result,
+                    took: start.elapsed(),
+                })
+                .ok();
         });
     }
 
     fn execute(&mut self, node: NodeId) {
-        let NodeState::Queued { key } = self.states[node.0] else { return };
+        let NodeState::Queued { key } = self.states[node.0] else {
+            return;
+        };
         self.step(node, Step::Run);
         self.running += 1;
         self.active += 1;
@@ -199,7 +232,13 @@ impl<E: Executor> Driver<E> {
         tokio::task::spawn_blocking(move || {
             let start = Instant::now();
             let result = executor.execute(node, &plan.nodes[node.0], &key, &inputs, &cancel);
-            sender.send(Message::Executed { node, result, took: start.elapsed() }).ok();
+            sender
+                .send(Message::Executed {
+                    node,
+                    result,
+                    took: start.elapsed(),
+                })
+                .ok();
         });
     }
 

@@ -6,14 +6,22 @@ use crate::op::NodeId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NodeState {
     /// Some input is not done.
-    Waiting { missing: usize },
+    Waiting {
+        missing: usize,
+    },
     /// Its key is computed and looked up.
     Preparing,
     /// Key known, no result, waiting for a free place.
-    Queued { key: Key },
-    Running { key: Key },
+    Queued {
+        key: Key,
+    },
+    Running {
+        key: Key,
+    },
     /// Another node of the same key is queued or running.
-    Following { leader: NodeId },
+    Following {
+        leader: NodeId,
+    },
     Done,
     Failed,
     /// Will not run: something else failed or the build was interrupted.
@@ -38,9 +46,9 @@ impl NodeState {
     #[must_use]
     pub(super) fn next(self, step: Step) -> Self {
         match (self, step) {
-            (Self::Waiting { missing }, Step::InputDone) if missing > 0 => {
-                Self::Waiting { missing: missing - 1 }
-            }
+            (Self::Waiting { missing }, Step::InputDone) if missing > 0 => Self::Waiting {
+                missing: missing - 1,
+            },
             (Self::Waiting { missing: 0 }, Step::Start) => Self::Preparing,
             (Self::Preparing, Step::Missed { key }) => Self::Queued { key },
             (Self::Preparing, Step::Follow { leader }) => Self::Following { leader },
