@@ -21,6 +21,12 @@ pub trait Executor: Send + Sync + 'static {
         inputs: &[Self::Output],
     ) -> Result<Prepared<Self::Output>, Self::Error>;
 
+    /// Whether [`Executor::prepare`] of this node is over sooner than handing it to another thread
+    /// takes: then it is called on the scheduler's own.
+    fn is_quick(&self, _node: &Node) -> bool {
+        false
+    }
+
     /// Makes the result and records it under `key`.
     ///
     /// # Errors

@@ -45,7 +45,6 @@ enum Message<O, E> {
     Prepared {
         node: NodeId,
         result: Result<Prepared<O>, E>,
-        took: Duration,
     },
     Executed {
         node: NodeId,
@@ -165,16 +164,13 @@ impl<E: Executor> Driver<E> {
     }
 
     fn start_what_can(&mut self) {
-        if self.cancel.is_cancelled() {
-            return;
-        }
-        while self.preparing < self.limits.preparing {
+        while self.preparing < self.limits.preparing && !self.cancel.is_cancelled() {
             let Some(node) = self.ready.pop_first() else {
                 break;
             };
             self.prepare(node);
         }
-        while self.running < self.limits.running {
+        while self.running < self.limits.running && !self.cancel.is_cancelled() {
             let Some(node) = self.queued.pop_first() else {
                 break;
             };
@@ -192,25 +188,22 @@ impl<E: Executor> Driver<E> {
 
     fn prepare(&mut self, node: NodeId) {
         self.step(node, Step::Start);
+        let inputs = self.inputs(node);
+        if self.executor.is_quick(&self.plan.nodes[node.0]) {
+            let result = self.executor.prepare(&self.plan.nodes[node.0], &inputs);
+            return self.prepared(node, result);
+        }
         self.preparing += 1;
         self.active += 1;
-        let inputs = self.inputs(node);
         let (plan, executor, sender) = (
             self.plan.clone(),
             self.executor.clone(),
             self.sender.clone(),
         );
         tokio::task::spawn_blocking(move || {
-            let start = Instant::now();
             let result = executor.prepare(&plan.nodes[node.0], &inputs);
             // The driver ends only when nothing is active.
-            sender
-                .send(Message::Prepared {
-                    node,
-                    result,
-                    took: start.elapsed(),
-                })
-                .ok();
+            sender.send(Message::Prepared { node, result }).ok();
         });
     }
 
@@ -244,10 +237,10 @@ impl<E: Executor> Driver<E> {
 
     fn handle(&mut self, message: Message<E::Output, E::Error>) {
         match message {
-            Message::Prepared { node, result, took } => {
+            Message::Prepared { node, result } => {
                 self.preparing -= 1;
                 self.active -= 1;
-                self.prepared(node, result, took);
+                self.prepared(node, result);
             }
             Message::Executed { node, result, took } => {
                 self.running -= 1;
@@ -264,12 +257,7 @@ impl<E: Executor> Driver<E> {
         }
     }
 
-    fn prepared(
-        &mut self,
-        node: NodeId,
-        result: Result<Prepared<E::Output>, E::Error>,
-        _took: Duration,
-    ) {
+    fn prepared(&mut self, node: NodeId, result: Result<Prepared<E::Output>, E::Error>) {
         let prepared = match result {
             Ok(prepared) => prepared,
             Err(error) => {
