@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::report::Problem;
+
 /// Decides the exit code; documented in docs/reference/exit-codes.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
@@ -49,8 +51,11 @@ pub struct Failure {
     pub message: String,
     /// Each on a line of its own after the message.
     pub hints: Vec<String>,
-    /// Printed before the message: a Dockerfile excerpt with its lines marked.
+    /// Printed before all else: the last output of the step that failed.
     pub excerpt: Option<String>,
+    /// Where in the Dockerfile. A single one is shown above the message, which is about it; of
+    /// several each is shown with a message of its own.
+    pub problems: Vec<Problem>,
 }
 
 impl Failure {
@@ -60,6 +65,7 @@ impl Failure {
             message: message.into(),
             hints: Vec::new(),
             excerpt: None,
+            problems: Vec::new(),
         }
     }
 
@@ -85,15 +91,24 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// As it is printed; `styled` with colours.
+    #[must_use]
+    pub fn render(&self, styled: bool) -> String {
+        let mut parts: Vec<String> = self.excerpt.iter().cloned().collect();
+        match self.problems.as_slice() {
+            [problem] => parts.push(problem.excerpt(styled)),
+            problems => parts.extend(problems.iter().map(|each| each.render(styled) + "\n")),
+        }
+        parts.push(format!("ERROR: {}", self.message));
+        parts.extend(self.hints.iter().map(|hint| format!("  hint: {hint}")));
+        parts.join("\n")
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(excerpt) = &self.excerpt {
-            writeln!(f, "{excerpt}")?;
-        }
-        write!(f, "ERROR: {}", self.message)?;
-        self.hints
-            .iter()
-            .try_for_each(|hint| write!(f, "\n  hint: {hint}"))
+        f.write_str(&self.render(false))
     }
 }
 

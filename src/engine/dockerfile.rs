@@ -3,12 +3,15 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ::dockerfile::{Diagnostic, Severity, Source};
 
+use graph::lower::LowerError;
+
 use super::context::IgnoreFile;
 use crate::failure::{Failure, FailureKind};
-use crate::report;
+use crate::report::Problem;
 use crate::request::{BuildRequest, DockerfileSource};
 
 /// A larger Dockerfile is refused.
@@ -17,7 +20,7 @@ const MAX_BYTES: u64 = 64 << 20;
 /// The text and where it came from.
 #[derive(Debug, Clone)]
 pub(crate) struct Dockerfile {
-    pub(crate) source: Source,
+    pub(crate) source: Arc<Source>,
     /// `None` for standard input.
     path: Option<PathBuf>,
 }
@@ -32,10 +35,10 @@ pub(crate) fn read(request: &BuildRequest, given: Option<String>) -> Result<Dock
                 None => limited(&mut io::stdin().lock(), Path::new("standard input"))?,
             };
             Ok(Dockerfile {
-                source: Source {
+                source: Arc::new(Source {
                     name: "Dockerfile".into(),
                     text,
-                },
+                }),
                 path: None,
             })
         }
@@ -72,7 +75,7 @@ fn open(path: &Path) -> Result<Dockerfile, Failure> {
         .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     let text = limited(&mut file, path)?;
     Ok(Dockerfile {
-        source: Source { name, text },
+        source: Arc::new(Source { name, text }),
         path: Some(path.to_path_buf()),
     })
 }
@@ -143,36 +146,46 @@ pub(crate) fn read_ignore(path: &Path) -> Result<Option<IgnoreFile>, Failure> {
 }
 
 /// All syntax errors as one failure.
-pub(crate) fn syntax_failure(source: &Source, diagnostics: &[Diagnostic]) -> Option<Failure> {
-    let errors: Vec<&Diagnostic> = diagnostics
-        .iter()
-        .filter(|d| d.severity == Severity::Error)
-        .collect();
-    let (last, earlier) = errors.split_last()?;
-    let mut text = String::new();
-    for error in earlier {
-        text.push_str(&diagnostic(source, error).to_string());
-        text.push('\n');
-    }
-    let mut failure = diagnostic(source, last);
-    failure.excerpt = failure.excerpt.map(|excerpt| text + &excerpt);
+pub(crate) fn syntax_failure(source: &Arc<Source>, diagnostics: &[Diagnostic]) -> Option<Failure> {
+    let errors = diagnostics.iter().filter(|d| d.severity == Severity::Error);
+    let problems: Vec<Problem> = errors.map(|d| Problem::new(source, d)).collect();
+    let [problem] = problems.as_slice() else {
+        return (!problems.is_empty()).then(|| several(problems));
+    };
+    let place = match problem.lines.first {
+        0 => String::new(),
+        _ => format!(" on line {}", problem.lines),
+    };
+    let message = format!("dockerfile parse error{place}: {}", problem.message);
+    let mut failure = Failure::new(FailureKind::Dockerfile, message);
+    failure.hints.extend(problem.help.clone());
+    failure.problems = problems;
     Some(failure)
 }
 
-fn diagnostic(source: &Source, diagnostic: &Diagnostic) -> Failure {
-    let lines = diagnostic.lines;
-    let where_ = if lines.first == 0 {
-        String::new()
-    } else {
-        format!(" on line {lines}")
+/// What lowering found wrong, as one failure.
+pub(crate) fn lower_failure(source: &Arc<Source>, errors: &[LowerError]) -> Failure {
+    let placed = |error: &LowerError| {
+        let subject = error.subject.as_deref();
+        let help = error.help.clone();
+        let lines = error.lines?;
+        let message = error.message.as_str();
+        Some(Problem::at_lines(source, lines, subject, message, help))
     };
-    let message = format!("dockerfile parse error{where_}: {}", diagnostic.message);
+    if let [error] = errors {
+        let mut failure = Failure::new(FailureKind::Dockerfile, error.message.as_str());
+        failure.hints.extend(error.help.clone());
+        failure.problems.extend(placed(error));
+        return failure;
+    }
+    several(errors.iter().filter_map(placed).collect())
+}
+
+/// Each problem with a message of its own.
+fn several(problems: Vec<Problem>) -> Failure {
+    let name = problems.first().map_or("", |problem| &problem.source.name);
+    let message = format!("{} errors in {name}", problems.len());
     let mut failure = Failure::new(FailureKind::Dockerfile, message);
-    failure.hints.extend(diagnostic.help.clone());
-    failure.excerpt = Some(report::excerpt(
-        &source.name,
-        &source.text,
-        (lines.first.max(1), lines.last.max(1)),
-    ));
+    failure.problems = problems;
     failure
 }

@@ -1,5 +1,6 @@
 //! What people see on stderr while a build runs, and on stdout when it is done.
 
+mod diagnostic;
 mod excerpt;
 mod plain;
 #[expect(
@@ -9,13 +10,21 @@ mod plain;
 )]
 mod terminal;
 
+pub use diagnostic::Problem;
 pub(crate) use excerpt::excerpt;
 pub(crate) use plain::Plain;
 pub(crate) use terminal::{data, exit_on_panic, line};
+
+use std::io::IsTerminal;
 
 use crate::failure::Failure;
 
 /// Prints a failure.
 pub(crate) fn failure(failure: &Failure) {
-    line(&failure.to_string());
+    line(&failure.render(styled()));
+}
+
+/// Whether stderr takes colours.
+pub(crate) fn styled() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
