@@ -86,6 +86,7 @@ impl<'a> Examination<'a> {
             runtime: runtime.handle().clone(),
             cancel: Cancel::default(),
             owners: None,
+            rung: None,
             handoff: Handoff::default(),
         };
         let mut images = Images::default();
