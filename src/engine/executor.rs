@@ -319,6 +319,18 @@ impl Executor for Engine {
         }
     }
 
+    /// A record is looked up in microseconds; hashing files of a context takes longer.
+    fn is_quick(&self, node: &Node) -> bool {
+        match &node.op {
+            Op::Scratch | Op::Image { .. } | Op::Context { .. } | Op::Workdir(_) => true,
+            Op::Run(run) => !run.mounts.iter().any(|mount| {
+                let kind = &mount.kind;
+                matches!(kind, MountKind::Bind { .. } | MountKind::Cache { input: Some(_), .. })
+            }),
+            Op::Copy(_) | Op::Http(_) | Op::Git(_) => false,
+        }
+    }
+
     fn execute(
         &self,
         id: NodeId,

@@ -288,7 +288,7 @@ impl Layers {
             // Inflating is one thread per layer: several layers at once.
             let queue = Mutex::new(missing.iter());
             std::thread::scope(|scope| {
-                for _ in 0..self.workers.count().min(missing.len()) {
+                for _ in 0..self.workers.count().max(4).min(missing.len()) {
                     scope.spawn(|| {
                         while let Some(layer) = { lock(&queue).next() } {
                             // The error comes again, in order, below.
