@@ -13,7 +13,7 @@ use super::copy::{
     AnonymousFiles, CopyError, ImageUsers, LayerFiles, Means, Planned, Selection, Source,
     StageTree, archive_limits, plan_copy, plan_workdir, select,
 };
-use super::executor::{Engine, Made, Output, StepError};
+use super::executor::{Engine, Output, StepError};
 use super::layers::{Layers, Tree};
 use crate::failure::{Failure, FailureKind};
 
@@ -136,14 +136,21 @@ fn with_selection<T>(
             Some(stage_tree(&view.0, files))
         })
         .collect();
+    let mut checkouts = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        checkouts.push(match input {
+            Output::Checkout(checkout) => Some(checkout.tree(engine)?),
+            _ => None,
+        });
+    }
     let mut sources = Vec::with_capacity(op.sources.len());
     for source in &op.sources {
         sources.push(match source {
             CopySource::Inline { .. } => Source::Inline,
-            CopySource::Download { name, .. } => {
-                let message = format!("ADD of a download ({name}) is not implemented yet");
-                return Err(Failure::new(FailureKind::Usage, message).into());
-            }
+            CopySource::Download { input, .. } => match &inputs[*input] {
+                Output::Download(download) => Source::File(download.file(&engine.layers.store)?),
+                _ => return Err(Failure::new(FailureKind::Internal, "not a download").into()),
+            },
             CopySource::Path { input, .. } => match (&inputs[*input], &stages[*input]) {
                 (Output::Context(name), _) => Source::Tree(
                     engine
@@ -152,7 +159,10 @@ fn with_selection<T>(
                         .map_err(|e| Failure::of(FailureKind::Usage, &e))?,
                 ),
                 (Output::Tree(_), Some(stage)) => Source::Tree(stage),
-                (Output::Tree(_), None) => {
+                (Output::Checkout(_), _) if let Some(tree) = &checkouts[*input] => {
+                    Source::Tree(tree.as_ref())
+                }
+                (Output::Tree(_) | Output::Download(_) | Output::Checkout(_), _) => {
                     return Err(Failure::new(FailureKind::Internal, "no view of a source").into());
                 }
             },
@@ -212,6 +222,6 @@ pub(super) fn context_tree(
         return Ok(Tree::new(vec![layer]));
     }
     let layer = copy(engine, &copy_op, &inputs)?;
-    engine.put(&key, &Made { layer, usage: None }, 0)?;
+    engine.put(&key, &layer.into(), 0)?;
     Ok(Tree::new(vec![layer]))
 }

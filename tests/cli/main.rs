@@ -7,9 +7,13 @@
 mod cache;
 mod determinism;
 mod errors;
+mod git;
+mod http;
 mod image;
 mod kill;
 mod parallel;
+mod server;
+mod ssh;
 mod stages;
 mod steps;
 mod support;
