@@ -66,7 +66,7 @@ impl Expanded {
             text.push_str(&format!(" --chmod={chmod}"));
         }
         for path in &self.paths {
-            text.push_str(&format!(" {path}"));
+            text.push_str(&format!(" {}", remote::redact(path)));
         }
         for (name, _) in &self.heredocs {
             text.push_str(&format!(" <<{name}"));
@@ -86,7 +86,8 @@ pub(crate) fn lower(
         chmod::validate(mode)?;
     }
     check_checksum(&expanded)?;
-    let name = step_text(&scope.words().for_name(&scope.instruction.text));
+    let name = scope.words().for_name(&scope.instruction.text);
+    let name = step_text(&remote::redact(&name));
     let mut inputs = Inputs { nodes: Vec::new() };
     let from = scope.sources.first().copied().flatten();
     let mut sources = Vec::new();

@@ -1,6 +1,8 @@
 //! Which `ADD` sources are not files of the context: git repositories and downloads (rules D12,
 //! D18). The text after `#` and `?` of a git URL is checked here and interpreted by the fetcher.
 
+use std::borrow::Cow;
+
 use super::error::LowerError;
 use super::path;
 
@@ -134,9 +136,53 @@ fn percent_decode(text: &str) -> String {
         .unwrap_or_else(|| text.to_owned())
 }
 
+/// `text` without the user names and passwords in its URLs, in the way of BuildKit; the user of
+/// an ssh address is no secret (rule D17).
+pub(crate) fn redact(text: &str) -> Cow<'_, str> {
+    const HIDDEN: &str = "xxxxx:xxxxx";
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let ends = |c: char| c.is_whitespace() || "/?#\"'".contains(c);
+        let (authority, tail) = after.split_at(after.find(ends).unwrap_or(after.len()));
+        match authority.rsplit_once('@') {
+            Some((user, host)) if user.contains(':') || !before.ends_with("ssh://") => {
+                shown.push_str(&format!("{HIDDEN}@{host}"));
+            }
+            _ => shown.push_str(authority),
+        }
+        rest = tail;
+    }
+    if shown.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    shown.push_str(rest);
+    Cow::Owned(shown)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn d17_secrets_in_urls_are_not_shown() {
+        for (text, shown) in [
+            ("ADD a b", "ADD a b"),
+            ("ADD https://e.x/a@b c", "ADD https://e.x/a@b c"),
+            (
+                "ADD https://me:pw@e.x/a \"http://t@e.x\" c",
+                "ADD https://xxxxx:xxxxx@e.x/a \"http://xxxxx:xxxxx@e.x\" c",
+            ),
+            (
+                "ssh://git@e.x/r ssh://a:b@e.x/r",
+                "ssh://git@e.x/r ssh://xxxxx:xxxxx@e.x/r",
+            ),
+        ] {
+            assert_eq!(redact(text), shown, "{text}");
+        }
+    }
 
     #[test]
     fn d12_d18_downloads_and_repositories() {
