@@ -2,7 +2,7 @@
 //! real clients are no goal.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -80,11 +80,6 @@ impl Server {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
-    }
-
-    /// The same server under another name.
-    pub fn other_url(&self, path: &str) -> String {
-        format!("http://localhost:{}{path}", self.address.port())
     }
 
     pub fn port(&self) -> u16 {
