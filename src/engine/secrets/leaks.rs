@@ -9,13 +9,13 @@ use std::io::{self, Read};
 use store::content::Item;
 use store::tree::Kind;
 
+use super::Secrets;
 use super::forms;
 use super::matcher::{Matcher, Search};
-use super::Secrets;
 use crate::failure::{Failure, FailureKind};
 
-/// Shorter secrets are not looked for: they would be found where they are not.
-pub(crate) const MOUNTED_MIN: usize = 8;
+/// Shorter secrets are not looked for: an ordinary word would be found where it is no secret.
+pub(crate) const MOUNTED_MIN: usize = 10;
 /// The same for steps that did not have the secret: only what is there by no chance.
 pub(crate) const UNMOUNTED_MIN: usize = 16;
 
@@ -70,7 +70,10 @@ impl Leaks {
     /// # Errors
     /// When a secret is in the layer that `secrets` does not allow there.
     pub(crate) fn check(&self, secrets: &Secrets) -> Result<(), Failure> {
-        let refused = self.0.iter().find(|(id, _)| !secrets.is_allowed_in_layers(id));
+        let refused = self
+            .0
+            .iter()
+            .find(|(id, _)| !secrets.is_allowed_in_layers(id));
         let Some((id, files)) = refused else {
             return Ok(());
         };
@@ -80,7 +83,9 @@ impl Leaks {
         );
         Err(Failure::new(FailureKind::Build, message)
             .hint("remove it in the same instruction, or do not copy it")
-            .hint(format!("if it may be there, pass --allow-secret-in-layer {id}")))
+            .hint(format!(
+                "if it may be there, pass --allow-secret-in-layer {id}"
+            )))
     }
 }
 
@@ -131,10 +136,11 @@ mod tests {
     use super::*;
 
     fn tags(secrets: &[&str], data: &[u8]) -> Vec<usize> {
-        let forms = secrets
-            .iter()
-            .enumerate()
-            .flat_map(|(tag, s)| forms::whole(s.as_bytes()).into_iter().map(move |f| (f, tag)));
+        let forms = secrets.iter().enumerate().flat_map(|(tag, s)| {
+            forms::whole(s.as_bytes())
+                .into_iter()
+                .map(move |f| (f, tag))
+        });
         let mut found = BTreeSet::new();
         in_stream(&Matcher::new(forms), data, &mut found).unwrap();
         found.into_iter().collect()
@@ -145,9 +151,17 @@ mod tests {
         for at in [0, 1, CHUNK - 7, CHUNK - 1, CHUNK, 2 * CHUNK - 3] {
             let mut data = vec![b'.'; at];
             data.extend(b"correct horse");
-            assert_eq!(tags(&["battery staple", "correct horse\n"], &data), [1], "{at}");
+            assert_eq!(
+                tags(&["battery staple", "correct horse\n"], &data),
+                [1],
+                "{at}"
+            );
             data.extend(vec![b'c'; CHUNK]);
-            assert_eq!(tags(&["battery staple", "correct horse\n"], &data), [1], "{at}");
+            assert_eq!(
+                tags(&["battery staple", "correct horse\n"], &data),
+                [1],
+                "{at}"
+            );
         }
         assert!(tags(&["correct horse"], b"correct hors").is_empty());
     }
