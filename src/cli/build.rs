@@ -138,6 +138,8 @@ enum IsolationArg {
     Auto,
     /// A user namespace with a range of ids
     Userns,
+    /// A user namespace with the own id only; owners and users are emulated
+    SingleId,
     /// Namespaces of real root
     Root,
     /// Root without namespaces or mounts, as in a container with Docker's defaults
@@ -254,6 +256,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
         isolation: match args.isolation {
             IsolationArg::Auto => None,
             IsolationArg::Userns => Some(Isolation::UserNamespace),
+            IsolationArg::SingleId => Some(Isolation::SingleId),
             IsolationArg::Root => Some(Isolation::Root),
             IsolationArg::Chroot => Some(Isolation::Chroot),
         },
@@ -289,7 +292,7 @@ fn context(text: &str) -> Result<Option<PathBuf>, Failure> {
     Ok(Some(PathBuf::from(text)))
 }
 
-fn build_args(given: &[String]) -> BTreeMap<String, String> {
+pub(super) fn build_args(given: &[String]) -> BTreeMap<String, String> {
     let mut args = BTreeMap::new();
     for text in given {
         match text.split_once('=') {

@@ -16,10 +16,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use graph::NodeId;
 use graph::op::{self, MountKind, Sharing};
-use rustix::fs::{CWD, Gid, Mode, RenameFlags, Uid, renameat_with};
+use rustix::fs::{CWD, Mode, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use store::dirwriter::{DirWriter, open_directory};
+use store::owner::Owners;
 use store::tree::{Entry, Kind};
 
 use super::copying;
@@ -191,6 +192,10 @@ fn directory(
     if let Some(tree) = seed {
         hasher.update(&tree.digest());
     }
+    if engine.layers.owners()? == Owners::Recorded {
+        // Files of a cache cannot change hands between ways of keeping owners.
+        hasher.update(b"recorded");
+    }
     let name = hasher.finalize().to_hex();
     let path = engine
         .layers
@@ -307,7 +312,8 @@ fn fill(engine: &Engine, slot: &Path, content: &Content) -> Result<(), StepError
     std::fs::create_dir(&fresh).map_err(|e| io_failure(&fresh, &e))?;
     match content {
         Content::Empty { mode, uid, gid } => {
-            make_empty(&fresh, *mode, *uid, *gid).map_err(|e| io_failure(&fresh, &e))?;
+            let owners = engine.layers.owners()?;
+            make_empty(owners, &fresh, *mode, (*uid, *gid)).map_err(|e| io_failure(&fresh, &e))?;
         }
         Content::Copy { tree, source } => populate(engine, tree, source, &fresh)?,
     }
@@ -318,8 +324,13 @@ fn fill(engine: &Engine, slot: &Path, content: &Content) -> Result<(), StepError
     }
 }
 
-fn make_empty(path: &Path, mode: u32, uid: u32, gid: u32) -> std::io::Result<()> {
-    rustix::fs::chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+fn make_empty(
+    owners: Owners,
+    path: &Path,
+    mode: u32,
+    (uid, gid): (u32, u32),
+) -> std::io::Result<()> {
+    owners.give(path, uid, gid)?;
     Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
 }
 
@@ -337,7 +348,9 @@ fn populate(engine: &Engine, tree: &Tree, source: &str, path: &Path) -> Result<(
     }
     if let Some(directory) = found {
         let entry = directory.entry;
-        make_empty(path, entry.mode, entry.uid, entry.gid).map_err(|e| io_failure(path, &e))?;
+        let owners = engine.layers.owners()?;
+        make_empty(owners, path, entry.mode, (entry.uid, entry.gid))
+            .map_err(|e| io_failure(path, &e))?;
     }
     let mut writer = DirWriter::new(open_directory(path)?, engine.layers.owners()?);
     for visited in view.walk(&below) {

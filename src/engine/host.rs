@@ -43,6 +43,7 @@ impl std::fmt::Display for Rung {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let how = match self.isolation {
             Isolation::UserNamespace => "in a user namespace",
+            Isolation::SingleId => "in a user namespace with one id; owners and users are emulated",
             Isolation::Root => "as root, in namespaces",
             Isolation::Chroot => "as root, in a chroot: no namespaces, no mounts",
             _ => "",

@@ -112,6 +112,9 @@ fn damaged(digest: &Digest, error: &dyn std::error::Error) -> Failure {
 
 impl Layers {
     pub(crate) fn new(store: Arc<Store>, owners: Option<Owners>) -> Self {
+        if let Some(owners) = owners {
+            store.keep_owners(owners);
+        }
         Self {
             store,
             workers: Workers::one_per_core(),

@@ -15,6 +15,7 @@ pub mod context;
 pub mod copy;
 mod copying;
 mod dns;
+mod emulation;
 mod dockerfile;
 mod examine;
 mod executor;
@@ -37,5 +38,6 @@ mod ssh;
 mod start;
 mod time;
 
+pub(crate) use dockerfile::read_alone;
 pub(crate) use examine::{Examination, Lint};
 pub(crate) use start::{prune_all, start};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use graph::op;
 use graph::{Cancel, Event, NodeId};
+use sandbox::emulate::InodeOwner;
 use sandbox::spec as container;
 use serde::{Deserialize, Serialize};
 use store::diff::{Below, changes};
@@ -17,6 +18,7 @@ use store::view::View;
 use super::cgroup::{self, Cgroups, StepGroup};
 use super::copy::{Identity, ImageUsers};
 use super::copying::TreeFiles;
+use super::emulation;
 use super::executor::{Engine, Made, Output, StepError};
 use super::layers::Tree;
 use super::limits;
@@ -114,11 +116,13 @@ pub(super) fn run(
         privileges,
         timeout: engine.run.limits.timeout,
         cgroups: group.iter().flat_map(StepGroup::directories).collect(),
+        emulation: emulation::prepare(engine, base, &root.spec())?,
         ..spec(op, &root, &identity, prepared)
     };
-    let usage = execute(engine, id, op, (&spec, &root), group.as_ref(), cancel)?;
+    let (usage, owners) = execute(engine, id, op, (&spec, &root), group.as_ref(), cancel)?;
     drop((spec, leases, agents, group));
-    let (items, clock) = root.changes(engine, op.epoch)?;
+    let (mut items, clock) = root.changes(engine, op.epoch)?;
+    emulation::apply(&owners, &mut items, &root.files())?;
     let items = super::settle::settle(items, &root.files(), &clock)
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
     let items = changes(items, &ViewBelow(&view))?;
@@ -212,7 +216,8 @@ fn environment(
         .collect()
 }
 
-/// Runs the command; an error unless it succeeded.
+/// Runs the command; an error unless it succeeded. Returns what it used, and owners of files that
+/// cannot carry them.
 fn execute(
     engine: &Engine,
     id: NodeId,
@@ -220,7 +225,7 @@ fn execute(
     (spec, root): (&container::Spec, &StepRoot),
     group: Option<&StepGroup>,
     cancel: &Cancel,
-) -> Result<UsageRecord, StepError> {
+) -> Result<(UsageRecord, Vec<InodeOwner>), StepError> {
     let stop = Arc::new(sandbox::Cancel::new().map_err(|e| Failure::from(&e))?);
     let hook = stop.clone();
     cancel.on_cancel(move || hook.cancel());
@@ -235,7 +240,7 @@ fn execute(
         }
     };
     let outcome = if engine.roots.is_chroot() {
-        sandbox::chroot::run(spec, &root.scratch()?, &mut sink, &stop)
+        root.with_scratch(|scratch| sandbox::chroot::run(spec, scratch, &mut sink, &stop))?
     } else {
         sandbox::run(spec, &mut sink, &stop)
     };
@@ -248,7 +253,7 @@ fn execute(
     }
     let oom_kills = group.map_or(0, StepGroup::oom_kills);
     let Some(why) = engine.run.limits.explain(&outcome.status, oom_kills) else {
-        return Ok(usage);
+        return Ok((usage, outcome.owners));
     };
     let command = op.args.join(" ");
     let message = format!("process \"{command}\" did not complete successfully: {why}");

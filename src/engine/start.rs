@@ -7,7 +7,7 @@ use std::path::Path;
 
 use graph::Cancel;
 use rustix::fs::{MemfdFlags, Mode, memfd_create};
-use sandbox::inside::{Inside, Launcher};
+use sandbox::inside::{Inside, Isolation, Launcher};
 use store::Store;
 use store::owner::Owners;
 use tokio::runtime::{Builder, Runtime};
@@ -34,7 +34,7 @@ pub(crate) fn start(request: &BuildRequest, inside: Option<Inside>) -> Result<u8
         request,
         runtime: runtime.handle().clone(),
         cancel,
-        owners: inside.as_ref().map(|_| Owners::Inode),
+        owners: inside.as_ref().map(owners),
         rung: inside.as_ref().map(|inside| Rung {
             isolation: inside.isolation,
             snapshotter: handoff.snapshotter.unwrap_or(Snapshotter::Overlay),
@@ -64,6 +64,13 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
         .enable_all()
         .build();
     runtime.map_err(|e| Failure::new(FailureKind::Environment, format!("start threads: {e}")))
+}
+
+fn owners(inside: &Inside) -> Owners {
+    match inside.isolation {
+        Isolation::SingleId => Owners::Recorded,
+        _ => Owners::Inode,
+    }
 }
 
 /// Runs the same command line again, inside.

@@ -159,7 +159,7 @@ fn place_all(
     tree.mount(&shm, View::Directory(duplicate(&devices.shm)?), None);
 
     let ordered = in_order(&spec.mounts);
-    let sources = Sources::new(&ordered)?;
+    let sources = Sources::new(&ordered, spec.emulation.as_ref())?;
     let mut mounts = Vec::with_capacity(ordered.len());
     for (index, mount) in ordered.into_iter().enumerate() {
         let source = sources.open(index, mount, spec.privileges, wholes)?;

@@ -4,10 +4,11 @@
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use crate::emulate::{Emulation, Owner};
 use crate::error::{Error, Step};
 use crate::spec::{Mount, MountKind, Privileges};
 use crate::{filesystem, overlay};
@@ -43,7 +44,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    pub(crate) fn new(mounts: &[&Mount]) -> Result<Self, Error> {
+    pub(crate) fn new(mounts: &[&Mount], emulation: Option<&Emulation>) -> Result<Self, Error> {
         let mut sources = Self {
             programs: None,
             data: None,
@@ -67,7 +68,8 @@ impl Sources {
                     Some(base) => base,
                     empty => empty.insert(small_tmpfs(executable).map_err(failed)?),
                 };
-                write_file(base, &index.to_string(), content, (*mode, *uid, *gid))
+                let attributes = (*mode, *uid, *gid);
+                write_file(base, &index.to_string(), content, attributes, emulation)
                     .map_err(failed)?;
             }
         }
@@ -158,6 +160,7 @@ pub(crate) fn write_file(
     name: &str,
     content: &[u8],
     (mode, uid, gid): (u32, u32, u32),
+    emulation: Option<&Emulation>,
 ) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600))?;
@@ -166,11 +169,25 @@ pub(crate) fn write_file(
         let written = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
         rest = rest.get(written..).unwrap_or_default();
     }
-    if (uid, gid) != (0, 0) {
-        rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    }
+    give(&file, (uid, gid), emulation)?;
     // After the owner: a change of owner clears set-id bits.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))
+}
+
+fn give(file: &OwnedFd, owner: Owner, emulation: Option<&Emulation>) -> Result<(), Errno> {
+    let (uid, gid) = owner;
+    match emulation {
+        _ if owner == (0, 0) => Ok(()),
+        None => rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
+        Some(emulation) => {
+            let value = (emulation.encode)(owner);
+            match rustix::fs::fsetxattr(file, emulation.attribute, &value, XattrFlags::empty()) {
+                // A tmpfs before Linux 6.6. Any user of the step can read the file all the same.
+                Err(Errno::OPNOTSUPP) => Ok(()),
+                other => other,
+            }
+        }
+    }
 }
 
 fn bind(source: &Path, read_only: bool, privileges: Privileges) -> Result<Source, Error> {

@@ -185,13 +185,14 @@ impl DirWriter {
         };
         match &entry.kind {
             Kind::Directory { opaque } => {
-                make_directory(parent, name)?;
+                let is_new = make_directory(parent, name)?;
                 if *opaque {
                     let fd = rustix::fs::openat(parent, name, PARENT, Mode::empty())?;
                     rustix::fs::fsetxattr(&fd, OPAQUE, b"y", XattrFlags::empty())?;
                 }
                 self.directory_times.insert(entry.path.clone(), entry.mtime);
-                self.owners.set(parent, name, entry.uid, entry.gid)?;
+                let owner = (entry.uid, entry.gid);
+                self.owners.set(parent, name, owner, is_new)?;
                 set_xattrs(parent, name, &entry.xattrs)?;
                 return Ok(rustix::fs::chmodat(
                     parent,
@@ -234,7 +235,7 @@ impl DirWriter {
             }
             Kind::Directory { .. } | Kind::File { .. } | Kind::HardLink { .. } => {}
         }
-        self.owners.set(parent, name, entry.uid, entry.gid)?;
+        self.owners.set(parent, name, (entry.uid, entry.gid), true)?;
         if !matches!(entry.kind, Kind::Symlink { .. }) {
             rustix::fs::chmodat(
                 parent,
@@ -268,7 +269,7 @@ impl DirWriter {
         };
         let mut file = File::from(fd);
         content.write_to(&mut file, &mut self.buffer)?;
-        self.owners.set(parent, name, entry.uid, entry.gid)?;
+        self.owners.set(parent, name, (entry.uid, entry.gid), true)?;
         for (key, value) in &entry.xattrs {
             set_xattr(&file, key, value)?;
         }
@@ -405,9 +406,10 @@ fn set_xattrs(parent: &OwnedFd, name: &[u8], xattrs: &[(Vec<u8>, Vec<u8>)]) -> i
 }
 
 /// File systems and namespaces refuse some names; an archive's attribute is then left out
-/// (rule D04). `overlay` names are ours.
+/// (rule D04). `overlay` and `layercake` names are ours.
 fn set_xattr(fd: impl AsFd, key: &[u8], value: &[u8]) -> io::Result<()> {
-    if key.starts_with(b"user.overlay.") || key.starts_with(b"trusted.") {
+    let ours = [b"user.overlay.".as_slice(), b"user.layercake.", b"trusted."];
+    if ours.into_iter().any(|prefix| key.starts_with(prefix)) {
         return Ok(());
     }
     match rustix::fs::fsetxattr(fd, key, value, XattrFlags::empty()) {

@@ -7,6 +7,7 @@ use crate::atomic::rename_into_place;
 use crate::codec;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::owner::Owners;
 use crate::tree::Index;
 
 /// A fresh pair of directories on the store's file system: `files` for the content of a layer
@@ -29,6 +30,9 @@ impl LayerDraft {
     }
 }
 
+/// What the names of sets of layers with [`Owners::Recorded`] end in.
+const RECORDED: &str = ".recorded";
+
 impl Store {
     fn index_path(&self, diff_id: &Digest) -> PathBuf {
         let hex = diff_id.hex();
@@ -36,8 +40,22 @@ impl Store {
     }
 
     /// The name is short, as an overlay option holds at most 255 bytes.
-    fn layer_path(&self, boot: &str, diff_id: &Digest) -> PathBuf {
-        self.path("layers").join(boot).join(&diff_id.hex()[..32])
+    fn layer_path(&self, set: &str, diff_id: &Digest) -> PathBuf {
+        self.path("layers").join(set).join(&diff_id.hex()[..32])
+    }
+
+    /// The layers of this boot whose directories keep owners in one way.
+    fn layer_set(&self, owners: Owners) -> String {
+        match owners {
+            Owners::Inode => self.boot_id.clone(),
+            Owners::Recorded => format!("{}{RECORDED}", self.boot_id),
+        }
+    }
+
+    /// Where this process puts layers.
+    fn own_layer_path(&self, diff_id: &Digest) -> PathBuf {
+        let owners = self.owners.get().copied().unwrap_or(Owners::Inode);
+        self.layer_path(&self.layer_set(owners), diff_id)
     }
 
     /// True when the layer's index is known, without reading it.
@@ -78,7 +96,7 @@ impl Store {
     /// # Errors
     /// [`Error::Io`].
     pub fn commit_layer(&self, draft: &LayerDraft, diff_id: &Digest) -> Result<PathBuf> {
-        let target = self.layer_path(&self.boot_id, diff_id);
+        let target = self.own_layer_path(diff_id);
         if target.exists() {
             return Ok(target);
         }
@@ -91,11 +109,15 @@ impl Store {
 
     /// The layer's directory when it is there and can be trusted: layers are written without
     /// fsync (the overlay is `volatile`), so one of an earlier boot may be incomplete and is made
-    /// again from its blob or its step.
+    /// again from its blob or its step. Outside any will do, since there it is not looked into.
     #[must_use]
     pub fn layer_directory(&self, diff_id: &Digest) -> Option<PathBuf> {
-        let path = self.layer_path(&self.boot_id, diff_id);
-        path.exists().then_some(path)
+        let sets = match self.owners.get() {
+            Some(owners) => vec![*owners],
+            None => vec![Owners::Inode, Owners::Recorded],
+        };
+        let paths = sets.into_iter().map(|set| self.layer_path(&self.layer_set(set), diff_id));
+        paths.into_iter().find(|path| path.exists())
     }
 
     /// A directory of an earlier boot, to be checked against the diff_id and then
@@ -104,7 +126,15 @@ impl Store {
     pub fn untrusted_layer_directory(&self, diff_id: &Digest) -> Option<PathBuf> {
         let boots = std::fs::read_dir(self.path("layers")).ok()?;
         let paths = boots.flatten().filter_map(|boot| {
-            Some(self.layer_path(boot.file_name().to_str()?, diff_id))
+            let set = boot.file_name();
+            let set = set.to_str()?;
+            let owners = if set.ends_with(RECORDED) {
+                Owners::Recorded
+            } else {
+                Owners::Inode
+            };
+            let is_ours = self.owners.get().is_none_or(|ours| *ours == owners);
+            is_ours.then(|| self.layer_path(set, diff_id))
         });
         paths.into_iter().find(|path| path.exists())
     }
@@ -115,7 +145,7 @@ impl Store {
     /// [`Error::Io`].
     pub fn trust_layer(&self, diff_id: &Digest) -> Result<()> {
         match self.untrusted_layer_directory(diff_id) {
-            Some(path) => rename_into_place(&path, &self.layer_path(&self.boot_id, diff_id)),
+            Some(path) => rename_into_place(&path, &self.own_layer_path(diff_id)),
             None => Ok(()),
         }
     }

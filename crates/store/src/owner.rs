@@ -2,34 +2,68 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
+use rustix::io::Errno;
+
+/// The extended attribute of [`Owners::Recorded`]: `UID:GID` in decimal.
+pub const ATTRIBUTE: &str = "user.layercake.owner";
+
+/// The longest value: two ids and a colon.
+const VALUE_MAX: usize = 21;
 
 /// How owners are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Owners {
     /// In the inode: this process may give files away (root, or root of a user namespace with a
     /// range of ids).
     Inode,
+    /// In [`ATTRIBUTE`]; without it the owner is root. For a user with one id, to whom all files
+    /// belong. Files that take no attributes (symlinks, fifos, devices) have their owners in the
+    /// layer's index only.
+    Recorded,
 }
 
 impl Owners {
-    /// Owner and group as the image has them.
-    #[must_use]
-    pub fn of(self, stat: &Stat) -> (u32, u32) {
+    /// Owner and group of the file at `path` (not followed) as the image has them.
+    ///
+    /// # Errors
+    /// When the attribute cannot be read.
+    pub fn of(self, path: &Path, stat: &Stat) -> io::Result<(u32, u32)> {
         match self {
-            Self::Inode => (stat.st_uid, stat.st_gid),
+            Self::Inode => Ok((stat.st_uid, stat.st_gid)),
+            Self::Recorded if takes_attributes(stat) => recorded(path),
+            Self::Recorded => Ok((0, 0)),
+        }
+    }
+
+    /// Gives `path`, a file or directory just made, to `uid:gid`.
+    ///
+    /// # Errors
+    /// Those of `chown(2)` and `setxattr(2)`.
+    pub fn give(self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+        match self {
+            Self::Inode => {
+                Ok(rustix::fs::chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+            }
+            Self::Recorded if (uid, gid) == (0, 0) => Ok(()),
+            Self::Recorded => {
+                let value = encode((uid, gid));
+                Ok(rustix::fs::setxattr(path, ATTRIBUTE, &value, XattrFlags::empty())?)
+            }
         }
     }
 
     /// Gives `name` in `directory` (not followed when it is a symlink) to `uid:gid`. Also when that
-    /// is 0:0: a file made in a setgid directory has the directory's group.
+    /// is 0:0: a file made in a setgid directory has the directory's group. `is_new`: no other
+    /// owner can be there.
     pub(crate) fn set(
         self,
         directory: impl AsFd,
         name: &[u8],
-        uid: u32,
-        gid: u32,
+        (uid, gid): (u32, u32),
+        is_new: bool,
     ) -> io::Result<()> {
         match self {
             Self::Inode => Ok(rustix::fs::chownat(
@@ -39,6 +73,92 @@ impl Owners {
                 Some(Gid::from_raw(gid)),
                 AtFlags::SYMLINK_NOFOLLOW,
             )?),
+            Self::Recorded if is_new && (uid, gid) == (0, 0) => Ok(()),
+            Self::Recorded => record(directory, name, (uid, gid)),
         }
+    }
+}
+
+fn takes_attributes(stat: &Stat) -> bool {
+    matches!(
+        FileType::from_raw_mode(stat.st_mode),
+        FileType::RegularFile | FileType::Directory
+    )
+}
+
+fn recorded(path: &Path) -> io::Result<(u32, u32)> {
+    let mut value = [0_u8; VALUE_MAX];
+    match rustix::fs::lgetxattr(path, ATTRIBUTE, &mut value) {
+        Ok(length) => decode(&value[..length])
+            .ok_or_else(|| io::Error::other(format!("{ATTRIBUTE} is not of the form UID:GID"))),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok((0, 0)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn record(directory: impl AsFd, name: &[u8], owner: (u32, u32)) -> io::Result<()> {
+    let directory = directory.as_fd();
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if !takes_attributes(&stat) {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    if owner == (0, 0) {
+        return match rustix::fs::fremovexattr(&file, ATTRIBUTE) {
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+            other => Ok(other?),
+        };
+    }
+    Ok(rustix::fs::fsetxattr(&file, ATTRIBUTE, &encode(owner), XattrFlags::empty())?)
+}
+
+/// The value of [`ATTRIBUTE`].
+#[must_use]
+pub fn encode((uid, gid): (u32, u32)) -> Vec<u8> {
+    format!("{uid}:{gid}").into_bytes()
+}
+
+/// The owner that a value of [`ATTRIBUTE`] says; `None` for one that is not ours.
+#[must_use]
+pub fn decode(value: &[u8]) -> Option<(u32, u32)> {
+    let (uid, gid) = std::str::from_utf8(value).ok()?.split_once(':')?;
+    Some((uid.parse().ok()?, gid.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_back() {
+        for owner in [(0, 0), (33, 4), (u32::MAX, u32::MAX)] {
+            let value = encode(owner);
+            assert!(value.len() <= VALUE_MAX);
+            assert_eq!(decode(&value), Some(owner));
+        }
+        for value in [b"".as_slice(), b"5", b"a:b", b"5:6:7", b"-1:0", b"\xff:1"] {
+            assert_eq!(decode(value), None);
+        }
+    }
+
+    #[test]
+    fn recorded_owners_need_no_privilege() {
+        let directory = tempfile::tempdir().unwrap();
+        let fd = crate::dirwriter::open_directory(directory.path()).unwrap();
+        let path = directory.path().join("f");
+        std::fs::write(&path, "").unwrap();
+        std::os::unix::fs::symlink("f", directory.path().join("l")).unwrap();
+        let owner = || Owners::Recorded.of(&path, &rustix::fs::lstat(&path).unwrap()).unwrap();
+        assert_eq!(owner(), (0, 0));
+        Owners::Recorded.set(&fd, b"f", (33, 4), true).unwrap();
+        assert_eq!(owner(), (33, 4));
+        Owners::Recorded.set(&fd, b"f", (0, 0), false).unwrap();
+        assert_eq!(owner(), (0, 0));
+        Owners::Recorded.give(&path, 7, 8).unwrap();
+        assert_eq!(owner(), (7, 8));
+        // Of a symlink nothing is kept, and what it leads to stays as it is.
+        Owners::Recorded.set(&fd, b"l", (1, 1), true).unwrap();
+        assert_eq!(owner(), (7, 8));
     }
 }

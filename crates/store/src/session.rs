@@ -4,9 +4,11 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::atomic::Names;
 use crate::error::{Error, Result};
+use crate::owner::Owners;
 
 const FORMAT: &str = "layercake store 1\n";
 
@@ -16,6 +18,9 @@ pub struct Store {
     root: PathBuf,
     pub(crate) names: Names,
     pub(crate) boot_id: String,
+    /// How owners are kept in the layer directories that this process uses; unset outside, where
+    /// it uses none.
+    pub(crate) owners: OnceLock<Owners>,
     /// Held for their locks.
     _shared: File,
     _own: File,
@@ -45,6 +50,7 @@ impl Store {
             root: root.to_path_buf(),
             names: Names::new(directory),
             boot_id: boot_id(),
+            owners: OnceLock::new(),
             _shared: shared,
             _own: own,
         })
@@ -53,6 +59,13 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Says how owners are kept in layer directories from now on. Those that keep them otherwise
+    /// are not there for this process.
+    pub fn keep_owners(&self, owners: Owners) {
+        // The first word counts: directories may be in use.
+        let _ = self.owners.set(owners);
     }
 
     /// Removes what dead processes left. Slow work, for a background thread: on some file systems

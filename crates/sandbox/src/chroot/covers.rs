@@ -104,7 +104,7 @@ impl<'a> Covers<'a> {
         let path = self.fresh();
         let directory = super::open_root(self.scratch)?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        source::write_file(&directory, &name, content, owner)
+        source::write_file(&directory, &name, content, owner, None)
             .map_err(|errno| scratch_error(&path, errno))?;
         Ok(path)
     }
