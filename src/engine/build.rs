@@ -165,6 +165,10 @@ impl Build<'_> {
                 .resolve(&needs, &mut facts, images)
                 .map_err(|(mut failure, lines)| {
                     failure.problems.push(problem(dockerfile, lines));
+                    let mut asking = needs.images.values().filter(|need| need.lines == lines);
+                    if let Some(name) = asking.find_map(|need| need.did_you_mean.as_deref()) {
+                        failure.hints.push(format!("did you mean {name}?"));
+                    }
                     failure
                 })?;
         }

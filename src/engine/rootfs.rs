@@ -175,11 +175,14 @@ impl StepRoot {
         self.draft().files()
     }
 
-    /// An empty directory beside the root, for what a step without mounts needs.
-    pub(super) fn scratch(&self) -> Result<PathBuf, Failure> {
+    /// Runs `with` an empty directory beside the root, for what a step without mounts needs, and
+    /// removes it: secrets may be in there.
+    pub(super) fn with_scratch<T>(&self, with: impl FnOnce(&Path) -> T) -> Result<T, Failure> {
         let path = self.draft().work().join("step");
         std::fs::create_dir(&path).map_err(store::Error::io("create", &path))?;
-        Ok(path)
+        let result = with(&path);
+        std::fs::remove_dir_all(&path).map_err(store::Error::io("remove", &path))?;
+        Ok(result)
     }
 
     /// What the step changed, with its times settled, and the clock that tells which those are.
