@@ -166,17 +166,20 @@ pub(super) fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
     let mut paths = paths.split(',');
     let path = paths.next().unwrap_or_default();
     if path.starts_with("raw=") || paths.next().is_some() {
-        return Err(
-            usage(format!("--ssh {text}: only one socket of an agent is implemented"))
-                .hint("start ssh-agent, ssh-add the keys, and give --ssh ID"),
-        );
+        return Err(usage(format!(
+            "--ssh {text}: only one socket of an agent is implemented"
+        ))
+        .hint("start ssh-agent, ssh-add the keys, and give --ssh ID"));
     }
-    let metadata = std::fs::metadata(path).map_err(|e| usage(format!("--ssh {text}: {path}: {e}")))?;
+    let metadata =
+        std::fs::metadata(path).map_err(|e| usage(format!("--ssh {text}: {path}: {e}")))?;
     if !std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) {
-        return Err(
-            usage(format!("--ssh {text}: keys in files are not implemented, {path} is no socket"))
-                .hint(format!("start ssh-agent, ssh-add {path}, and give --ssh {id}")),
-        );
+        return Err(usage(format!(
+            "--ssh {text}: keys in files are not implemented, {path} is no socket"
+        ))
+        .hint(format!(
+            "start ssh-agent, ssh-add {path}, and give --ssh {id}"
+        )));
     }
     Ok((id.to_owned(), path.into()))
 }
@@ -231,7 +234,11 @@ pub(super) fn size(flag: &str, text: &str) -> Result<u64, Failure> {
 
 /// `90s`, `10m`, `1h30m`, `500ms`; a number alone is seconds.
 pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
-    let invalid = || usage(format!("{flag} {text}: not a duration, such as 90s or 1h30m"));
+    let invalid = || {
+        usage(format!(
+            "{flag} {text}: not a duration, such as 90s or 1h30m"
+        ))
+    };
     let mut rest = text.trim();
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
@@ -279,7 +286,9 @@ pub(super) fn cpus(text: &str) -> Result<u32, Failure> {
             reason = "in range"
         )]
         Some(millis) => Ok(millis as u32),
-        None => Err(usage(format!("--cpus {text}: not a number of processors of at least 0.01"))),
+        None => Err(usage(format!(
+            "--cpus {text}: not a number of processors of at least 0.01"
+        ))),
     }
 }
 
@@ -373,7 +382,9 @@ mod tests {
         ] {
             assert_eq!(millis(text), Some(expected), "{text}");
         }
-        for text in ["", "0", "0s", "soon", "5d", "m", "1m30", "-1s", "1e400h", "s5"] {
+        for text in [
+            "", "0", "0s", "soon", "5d", "m", "1m30", "-1s", "1e400h", "s5",
+        ] {
             assert_eq!(millis(text), None, "{text}");
         }
         assert_eq!(cpus("1.5").ok(), Some(1500));

@@ -142,7 +142,10 @@ fn enable(directory: &Path, controllers: &[Controller]) -> io::Result<()> {
     if enabled(directory, controllers) {
         return Ok(());
     }
-    let list: Vec<String> = controllers.iter().map(|c| format!("+{}", c.name())).collect();
+    let list: Vec<String> = controllers
+        .iter()
+        .map(|c| format!("+{}", c.name()))
+        .collect();
     fs::write(directory.join("cgroup.subtree_control"), list.join(" "))
 }
 
@@ -158,7 +161,11 @@ fn places(limits: &StepLimits) -> Result<Vec<Place>, Failure> {
         fs::read_to_string(path)
             .map_err(|e| Failure::new(FailureKind::Environment, format!("read {path}: {e}")))
     };
-    find(limits, &read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)
+    find(
+        limits,
+        &read("/proc/self/cgroup")?,
+        &read("/proc/self/mountinfo")?,
+    )
 }
 
 /// The trees with the controllers that `limits` need.
@@ -189,7 +196,10 @@ fn version_one(controller: Controller, membership: &str, mounts: &str) -> Option
     let group = membership.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (names, path) = rest.split_once(':')?;
-        names.split(',').any(|n| n == controller.name()).then_some(path)
+        names
+            .split(',')
+            .any(|n| n == controller.name())
+            .then_some(path)
     })?;
     let (mount, own) = mounted(group, mounts, |kind, options| {
         kind == "cgroup" && options.split(',').any(|o| o == controller.name())
@@ -211,12 +221,15 @@ fn version_two(controller: Controller, membership: &str, mounts: &str) -> Option
         false => own,
     };
     let available = words(&own.join("cgroup.controllers"));
-    available.iter().any(|w| w == controller.name()).then(|| Place {
-        version: Version::Two,
-        controllers: vec![controller],
-        mount,
-        own,
-    })
+    available
+        .iter()
+        .any(|w| w == controller.name())
+        .then(|| Place {
+            version: Version::Two,
+            controllers: vec![controller],
+            mount,
+            own,
+        })
 }
 
 /// The mount point of the first fitting file system (proc_pid_mountinfo(5)), and where `group` is
@@ -259,7 +272,10 @@ impl Cgroups {
             if place.version == Version::Two {
                 enable(&place.own, &place.controllers).map_err(|e| {
                     let shown = place.own.display();
-                    refused(&flags(&place.controllers), format!("use controllers in {shown}: {e}"))
+                    refused(
+                        &flags(&place.controllers),
+                        format!("use controllers in {shown}: {e}"),
+                    )
                 })?;
             }
             remove_leftovers(&place.own);
@@ -284,9 +300,14 @@ impl Cgroups {
         };
         for place in &self.parents {
             let failed = |path: &Path, e: io::Error| {
-                refused(&flags(&place.controllers), format!("{}: {e}", path.display()))
+                refused(
+                    &flags(&place.controllers),
+                    format!("{}: {e}", path.display()),
+                )
             };
-            let path = self.fresh(&place.own).map_err(|(path, e)| failed(&path, e))?;
+            let path = self
+                .fresh(&place.own)
+                .map_err(|(path, e)| failed(&path, e))?;
             group.directories.push((place.version, path.clone()));
             for (name, value) in settings(place, &self.limits) {
                 let file = path.join(name);
@@ -349,7 +370,9 @@ fn remove_leftovers(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let is_step = entry.file_name().to_string_lossy().starts_with(STEP_PREFIX);
         let made = entry.metadata().and_then(|m| m.modified()).ok();
-        let is_old = made.and_then(|m| m.elapsed().ok()).is_some_and(|age| age > LEFTOVER_AGE);
+        let is_old = made
+            .and_then(|m| m.elapsed().ok())
+            .is_some_and(|age| age > LEFTOVER_AGE);
         if is_step && is_old {
             fs::remove_dir(entry.path()).ok();
         }
@@ -359,7 +382,10 @@ fn remove_leftovers(parent: &Path) {
 impl StepGroup {
     /// The groups that the step is to join.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
-        self.directories.iter().map(|(_, path)| path.clone()).collect()
+        self.directories
+            .iter()
+            .map(|(_, path)| path.clone())
+            .collect()
     }
 
     /// Processes that the kernel killed because the group had no memory left.
@@ -383,7 +409,11 @@ impl StepGroup {
                 Version::One => "memory.max_usage_in_bytes",
                 Version::Two => "memory.peak",
             };
-            fs::read_to_string(path.join(file)).ok()?.trim().parse().ok()
+            fs::read_to_string(path.join(file))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
         })
     }
 }
@@ -429,7 +459,10 @@ mod tests {
         let own: Vec<&Path> = places.iter().map(|p| p.own.as_path()).collect();
         assert_eq!(
             own,
-            [Path::new("/sys/fs/cgroup/memory/a/b"), Path::new("/sys/fs/cgroup/cpu,cpuacct")]
+            [
+                Path::new("/sys/fs/cgroup/memory/a/b"),
+                Path::new("/sys/fs/cgroup/cpu,cpuacct")
+            ]
         );
         assert!(places.iter().all(|p| p.version == Version::One));
     }
@@ -446,7 +479,10 @@ mod tests {
     #[test]
     fn what_is_not_available_is_named() {
         let failure = find(&limits(None, Some(1)), "0::/\n", HYBRID_MOUNTS).unwrap_err();
-        assert!(failure.message.starts_with("--cpus: the cpu controller"), "{failure}");
+        assert!(
+            failure.message.starts_with("--cpus: the cpu controller"),
+            "{failure}"
+        );
     }
 
     /// A directory with the files that a delegated group of version 2 has.
@@ -477,7 +513,11 @@ mod tests {
         assert_eq!(read("memory.max"), "67108864");
         assert_eq!(read("memory.swap.max"), "0");
         assert_eq!(read("cpu.max"), "150000 100000");
-        fs::write(path.join("memory.events"), "oom 1\noom_kill 2\noom_group_kill 0\n").unwrap();
+        fs::write(
+            path.join("memory.events"),
+            "oom 1\noom_kill 2\noom_group_kill 0\n",
+        )
+        .unwrap();
         fs::write(path.join("memory.peak"), "4096\n").unwrap();
         assert_eq!((group.oom_kills(), group.peak_memory()), (2, Some(4096)));
     }
@@ -485,9 +525,16 @@ mod tests {
     #[test]
     fn version_2_controllers_that_the_group_lacks_are_named() {
         let (directory, mounts) = delegated();
-        fs::write(directory.path().join("user.scope/cgroup.controllers"), "cpu\n").unwrap();
+        fs::write(
+            directory.path().join("user.scope/cgroup.controllers"),
+            "cpu\n",
+        )
+        .unwrap();
         let failure = find(&limits(Some(1), None), "0::/user.scope\n", &mounts).unwrap_err();
-        assert!(failure.message.contains("the memory controller"), "{failure}");
+        assert!(
+            failure.message.contains("the memory controller"),
+            "{failure}"
+        );
         assert!(failure.hints[0].contains("Delegate=yes"));
     }
 }

@@ -13,8 +13,9 @@ use super::copy::{
     AnonymousFiles, CopyError, ImageUsers, LayerFiles, Means, Planned, Selection, Source,
     StageTree, archive_limits, plan_copy, plan_workdir, select,
 };
-use super::executor::{Engine, Output, StepError};
+use super::executor::{Engine, Made, Output, StepError};
 use super::layers::{Layers, Tree};
+use super::secrets::{Leaks, UNMOUNTED_MIN};
 use crate::failure::{Failure, FailureKind};
 
 /// Opens files of a tree's layers.
@@ -56,7 +57,16 @@ pub(super) fn selection_key(
     with_selection(engine, op, inputs, |selection| Ok(selection.key()))
 }
 
-pub(super) fn copy(engine: &Engine, op: &op::Copy, inputs: &[Output]) -> Result<Digest, StepError> {
+pub(super) fn copy(engine: &Engine, op: &op::Copy, inputs: &[Output]) -> Result<Made, StepError> {
+    copy_and(engine, op, inputs, add)
+}
+
+fn copy_and<T>(
+    engine: &Engine,
+    op: &op::Copy,
+    inputs: &[Output],
+    add: impl FnOnce(&Engine, Planned) -> Result<T, StepError>,
+) -> Result<T, StepError> {
     let base = inputs[0].tree()?;
     let view = if super::copy::is_linked(op) {
         View::default()
@@ -81,7 +91,7 @@ pub(super) fn copy(engine: &Engine, op: &op::Copy, inputs: &[Output]) -> Result<
     })
 }
 
-pub(super) fn workdir(engine: &Engine, op: &op::Workdir, base: &Tree) -> Result<Digest, StepError> {
+pub(super) fn workdir(engine: &Engine, op: &op::Workdir, base: &Tree) -> Result<Made, StepError> {
     let view = engine.layers.view(base)?;
     let files = TreeFiles {
         layers: &engine.layers,
@@ -93,7 +103,19 @@ pub(super) fn workdir(engine: &Engine, op: &op::Workdir, base: &Tree) -> Result<
     )
 }
 
-fn add(engine: &Engine, planned: Planned) -> Result<Digest, StepError> {
+/// For layers of the image, in which no secret may be.
+fn add(engine: &Engine, planned: Planned) -> Result<Made, StepError> {
+    let secrets = &engine.run.secrets;
+    let leaks = Leaks::find(secrets, secrets.ids(), UNMOUNTED_MIN, &planned.items)
+        .map_err(|e| Failure::of(FailureKind::Build, &e))?;
+    leaks.check(secrets)?;
+    Ok(Made {
+        secrets: leaks.ids().map(str::to_owned).collect(),
+        ..add_unchecked(engine, planned)?.into()
+    })
+}
+
+fn add_unchecked(engine: &Engine, planned: Planned) -> Result<Digest, StepError> {
     for warning in planned.warnings {
         engine.warn(&warning);
     }
@@ -221,7 +243,7 @@ pub(super) fn context_tree(
     if let Some(layer) = engine.look_up(&key)? {
         return Ok(Tree::new(vec![layer]));
     }
-    let layer = copy(engine, &copy_op, &inputs)?;
+    let layer = copy_and(engine, &copy_op, &inputs, add_unchecked)?;
     engine.put(&key, &layer.into(), 0)?;
     Ok(Tree::new(vec![layer]))
 }

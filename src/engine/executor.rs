@@ -278,13 +278,9 @@ impl Engine {
     ) -> Result<Made, StepError> {
         match &node.op {
             Op::Run(run) => run::run(self, id, run, inputs, base, cancel),
-            Op::Copy(copy) => Ok(copying::copy(self, copy, inputs)?.into()),
-            Op::Workdir(workdir) => Ok(copying::workdir(self, workdir, base)?.into()),
-            Op::Scratch
-            | Op::Image { .. }
-            | Op::Context { .. }
-            | Op::Http(_)
-            | Op::Git(_) => {
+            Op::Copy(copy) => copying::copy(self, copy, inputs),
+            Op::Workdir(workdir) => copying::workdir(self, workdir, base),
+            Op::Scratch | Op::Image { .. } | Op::Context { .. } | Op::Http(_) | Op::Git(_) => {
                 Err(Failure::new(FailureKind::Internal, "a source was executed").into())
             }
         }
@@ -325,7 +321,10 @@ impl Executor for Engine {
             Op::Scratch | Op::Image { .. } | Op::Context { .. } | Op::Workdir(_) => true,
             Op::Run(run) => !run.mounts.iter().any(|mount| {
                 let kind = &mount.kind;
-                matches!(kind, MountKind::Bind { .. } | MountKind::Cache { input: Some(_), .. })
+                matches!(
+                    kind,
+                    MountKind::Bind { .. } | MountKind::Cache { input: Some(_), .. }
+                )
             }),
             Op::Copy(_) | Op::Http(_) | Op::Git(_) => false,
         }

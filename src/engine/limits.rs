@@ -67,7 +67,9 @@ pub(crate) fn duration_text(duration: Duration) -> String {
 /// `64 MiB`: with the largest unit that leaves a whole number.
 fn size_text(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    let unit = units.iter().find(|(_, shift)| bytes.trailing_zeros() >= *shift);
+    let unit = units
+        .iter()
+        .find(|(_, shift)| bytes.trailing_zeros() >= *shift);
     match unit {
         Some((name, shift)) => format!("{} {name}", bytes >> shift),
         None => format!("{bytes} bytes"),
@@ -148,15 +150,24 @@ mod tests {
 
     #[test]
     fn durations_read_as_they_are_written() {
-        for (seconds, text) in [(0, "0s"), (5, "5s"), (60, "1m"), (3600, "1h"), (93_784, "26h3m4s")]
-        {
+        for (seconds, text) in [
+            (0, "0s"),
+            (5, "5s"),
+            (60, "1m"),
+            (3600, "1h"),
+            (93_784, "26h3m4s"),
+        ] {
             assert_eq!(duration_text(Duration::from_secs(seconds)), text);
         }
     }
 
     #[test]
     fn r36_ulimits() {
-        let ok = |text| ulimit(text).map(|(r, soft, hard)| (r.name(), soft, hard)).ok();
+        let ok = |text| {
+            ulimit(text)
+                .map(|(r, soft, hard)| (r.name(), soft, hard))
+                .ok()
+        };
         assert_eq!(ok("nofile=1024"), Some(("nofile", 1024, 1024)));
         assert_eq!(ok("nproc=10:20"), Some(("nproc", 10, 20)));
         assert_eq!(ok("core=0:-1"), Some(("core", 0, u64::MAX)));

@@ -44,7 +44,10 @@ impl Logs {
     }
 
     fn directory(&self) -> io::Result<PathBuf> {
-        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut directory = self
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some((path, _)) = &*directory {
             return Ok(path.clone());
         }
@@ -89,7 +92,9 @@ impl StepLog<'_> {
 
 /// Named by the time, so that names sort by age.
 fn fresh_directory(area: &Path) -> io::Result<(PathBuf, File)> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let time = time::rfc3339(i64::try_from(now.as_secs()).unwrap_or(0)).replace(':', "-");
     for attempt in 0_u32.. {
         let path = area.join(format!("{}.{attempt:03}", time.trim_end_matches('Z')));
@@ -134,7 +139,10 @@ fn remove_unless_in_use(path: &Path) {
 
 fn size(directory: &Path) -> u64 {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()
+    entries
+        .filter_map(|e| e.metadata().ok())
+        .map(|m| m.len())
+        .sum()
 }
 
 #[cfg(test)]

@@ -11,9 +11,9 @@ use super::copying;
 use super::executor::{Engine, Output, StepError, not_mountable};
 use super::layers::Tree;
 use super::limits::ulimit;
+use super::rootfs;
 use super::run::hosts;
 use super::ssh::AgentSocket;
-use super::rootfs;
 use crate::failure::{Failure, FailureKind};
 
 /// Everything a step gets besides its root; leases and agents are kept until the step

@@ -352,7 +352,10 @@ mod tests {
             out(b"yyy\nnext"),
             Event::Failed { node },
         ]);
-        let cut = format!("#1 T {} [10 more bytes are in the log]", "x".repeat(LINE_BYTES));
+        let cut = format!(
+            "#1 T {} [10 more bytes are in the log]",
+            "x".repeat(LINE_BYTES)
+        );
         let want = [
             "#1 [a 1/1] RUN x",
             "#1 T dos",

@@ -6,7 +6,10 @@ use std::io::Write;
 /// A line on stderr.
 pub(crate) fn line(text: &str) {
     // One write: lines of several processes on one terminal stay whole.
-    std::io::stderr().lock().write_all(format!("{text}\n").as_bytes()).ok();
+    std::io::stderr()
+        .lock()
+        .write_all(format!("{text}\n").as_bytes())
+        .ok();
 }
 
 /// A line of data on stdout.

@@ -146,3 +146,223 @@ fn arguments_and_heredocs_reach_the_shell() {
     assert_eq!(env.image().text("greeting"), "hello you\n");
     assert_eq!(env.image().text("copied"), "to you\n");
 }
+
+#[test]
+fn r24_a_locked_cache_has_one_user_at_a_time() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    // Stages that do not need each other run at once, and so do two builds.
+    let step = "RUN --mount=type=cache,id=one,target=/c,sharing=locked \
+                --mount=type=cache,id=two,target=/d,sharing=locked \
+                mkdir /c/busy /d/busy && sleep 0.2 && rm -r /c/busy /d/busy && echo x >> /c/log";
+    // The other order, and one cache twice in one step.
+    let other = step
+        .replace("id=one,target=/c", "id=two,target=/x")
+        .replace("id=two,target=/d", "id=one,target=/c")
+        .replace("/d/busy", "/x/busy")
+        .replace(
+            "RUN",
+            "RUN --mount=type=cache,id=one,target=/again,sharing=locked",
+        );
+    env.dockerfile(&format!(
+        "FROM busybox AS a\n{step} # a\nFROM busybox AS b\n{step} # b\n\
+         FROM busybox AS c\n{other} # c\n\
+         FROM busybox\nCOPY --from=a /bin/sh /a\nCOPY --from=b /bin/sh /b\n\
+         COPY --from=c /bin/sh /c\n\
+         RUN --mount=type=cache,id=one,target=/c,sharing=locked wc -l < /c/log > /n\n"
+    ));
+    let mut second = env.command(&["-t", "second"]);
+    let second = second
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    env.build(&[]).success();
+    env.said(second.wait_with_output().unwrap()).success();
+    let count: u32 = env.image().text("n").trim().parse().unwrap();
+    assert!((3..=6).contains(&count), "{count}");
+}
+
+#[test]
+fn r23_a_private_cache_is_not_shared_with_a_step_that_runs_meanwhile() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let step = "RUN --mount=type=cache,id=p,target=/c,sharing=private mkdir /c/busy && sleep 0.3";
+    env.dockerfile(&format!(
+        "FROM busybox AS a\n{step} # a\nFROM busybox AS b\n{step} # b\n\
+         FROM busybox\nCOPY --from=a /bin/sh /a\nCOPY --from=b /bin/sh /b\n"
+    ));
+    env.build(&[]).success();
+}
+
+#[test]
+fn all_that_a_step_prints_is_in_its_log() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM busybox\nRUN echo first\n\
+         RUN echo a line; echo an error >&2; printf 'no end'; head -c 20000 /dev/zero; exit 3\n",
+    );
+    let said = env
+        .build(&[])
+        .failure(1)
+        .says("exit code: 3")
+        .says("more bytes are in the log")
+        .says("hint: all of its output is in ");
+    let hint = said
+        .stderr
+        .lines()
+        .find(|l| l.contains("all of its output"))
+        .unwrap();
+    let log = std::path::Path::new(hint.split(" is in ").nth(1).unwrap());
+    assert!(
+        log.starts_with(env.path("store")) && log.ends_with("2.log"),
+        "{log:?}"
+    );
+    let text = std::fs::read(log).unwrap();
+    for part in ["a line\n", "an error\n", "no end"] {
+        let found = text.windows(part.len()).any(|w| w == part.as_bytes());
+        assert!(found, "{part:?}");
+    }
+    assert_eq!(text.iter().filter(|b| **b == 0).count(), 20_000);
+    let first = std::fs::read_to_string(log.with_file_name("1.log")).unwrap();
+    assert_eq!(first, "first\n");
+}
+
+/// The largest peak of resident memory, in kB, of a process and those below it.
+fn peak_memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let own = line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok());
+    let children = format!("/proc/{process}/task/{process}/children");
+    let children = std::fs::read_to_string(children).unwrap_or_default();
+    let below = children
+        .split_whitespace()
+        .map(|c| peak_memory(c.parse().unwrap()));
+    below.chain(own).max().unwrap_or(0)
+}
+
+#[test]
+fn a_large_output_fills_no_memory_and_loses_no_line() {
+    const BYTES: u64 = 150_000_000;
+    const PEAK_KB: u64 = 64 << 10;
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let line = "0123456789".repeat(20);
+    env.dockerfile(&format!(
+        "FROM busybox\nRUN yes {line} | head -c {BYTES}; sleep 1\n"
+    ));
+    let mut build = env
+        .command(&["-t", "large"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let log = || {
+        let builds = std::fs::read_dir(env.path("store/logs")).ok()?;
+        let path = builds.flatten().next()?.path().join("1.log");
+        std::fs::metadata(path).ok().map(|m| m.len())
+    };
+    while log() != Some(BYTES) && build.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // The step is in its last second.
+    let peak = peak_memory(build.id());
+    assert!(build.wait().unwrap().success());
+    assert_eq!(log(), Some(BYTES));
+    assert!(peak > 0 && peak < PEAK_KB, "{peak} kB");
+}
+
+#[test]
+fn what_a_step_used_is_shown_and_kept() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile("FROM busybox\nRUN i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done\n");
+    let said = env.build(&[]).success().says("#1 DONE ");
+    let done = said
+        .stderr
+        .lines()
+        .find(|l| l.starts_with("#1 DONE"))
+        .unwrap();
+    assert!(done.contains("s (cpu ") && done.ends_with(')'), "{done}");
+    let mut records = Vec::new();
+    for entry in walkdir::WalkDir::new(env.path("store/records/steps")) {
+        let entry = entry.unwrap();
+        if entry.file_type().is_file() {
+            records
+                .push(String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap()).into_owned());
+        }
+    }
+    let with_usage = |r: &String| r.contains("\"user_ms\":") && r.contains("\"written_bytes\":");
+    assert!(records.iter().any(with_usage), "{records:?}");
+}
+
+#[test]
+fn r09_r10_r35_r36_settings_of_the_command_line_reach_the_step() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM busybox\n\
+         RUN grep -q '^10.1.2.3[[:space:]]*box.example$' /etc/hosts\n\
+         RUN grep -q '^fd00::1[[:space:]]*six.example$' /etc/hosts\n\
+         RUN test \"$(ulimit -n)\" = 77 && test \"$(ulimit -Hn)\" = 99\n\
+         RUN grep /dev/shm /proc/mounts | grep -q size=2048k\n\
+         RUN test \"$(grep -c nameserver /etc/resolv.conf)\" = 1 \
+             && grep -qx 'nameserver 192.0.2.1' /etc/resolv.conf \
+             && grep -qx 'search a.example b.example' /etc/resolv.conf \
+             && grep -qx 'options ndots:3' /etc/resolv.conf\n",
+    );
+    let flags = "--add-host box.example:10.1.2.3 --add-host six.example=[fd00::1] \
+                 --ulimit nofile=77:99 --shm-size 2m --dns 192.0.2.1 --dns-search a.example \
+                 --dns-search b.example --dns-option ndots:3";
+    env.build(&flags.split_whitespace().collect::<Vec<_>>())
+        .success();
+    // Without them the first step fails: it was not looked up in the cache.
+    env.build(&[]).failure(1).says("#1 ERROR");
+    for (flag, says) in [
+        ("--ulimit=files=1", "no such limit"),
+        ("--ulimit=nofile=2:1", "soft limit"),
+        ("--add-host=box", "NAME:IP"),
+        ("--dns=nowhere", "nowhere"),
+        ("--shm-size=big", "not a size"),
+    ] {
+        env.build(&[flag]).failure(2).says(says);
+    }
+}
+
+#[test]
+fn r33_an_insecure_step_needs_permission_and_the_real_root() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM busybox\nRUN --security=insecure mkdir /m && mount -t tmpfs none /m && touch /m/f\n\
+         RUN grep CapEff /proc/self/status | grep -q 00000000a80425fb\n",
+    );
+    env.build(&[]).failure(3).says("--allow security.insecure");
+    let said = env.build(&["--allow", "security.insecure"]);
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+    if nix::unistd::geteuid().is_root() && map.contains("4294967295") {
+        said.success();
+        assert!(env.image().has("m") && !env.image().has("m/f"));
+    } else {
+        said.failure(4).says("needs the real root");
+    }
+    env.dockerfile("FROM busybox\nRUN --device=vendor.com/gpu=all true\n");
+    env.build(&[])
+        .failure(3)
+        .says("--device=vendor.com/gpu=all is not supported");
+}

@@ -49,7 +49,10 @@ fn base64_forms(secret: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
         bytes.extend_from_slice(secret);
         let first = (before * 8).div_ceil(6);
         let last = bytes.len() * 8 / 6;
-        for encoded in [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)] {
+        for encoded in [
+            STANDARD_NO_PAD.encode(&bytes),
+            URL_SAFE_NO_PAD.encode(&bytes),
+        ] {
             if let Some(form) = encoded.as_bytes().get(first..last) {
                 forms.insert(form.to_vec());
             }
@@ -104,7 +107,7 @@ mod tests {
                 }
             }
         }
-        let other = STANDARD_NO_PAD.encode("s3cr3t?>valuf");
+        let other = STANDARD_NO_PAD.encode("s3cr3t?>vblue");
         assert!(!holds(&forms, other.as_bytes()));
     }
 
@@ -114,9 +117,9 @@ mod tests {
         for text in [
             "p%40ss%20w%2Frd%21", // RFC 3986
             "p%40ss%20w%2frd%21",
-            "p%40ss%20w/rd%21",  // Python's quote
-            "p%40ss%20w%2Frd!",  // encodeURIComponent
-            "p%40ss+w%2Frd%21",  // forms
+            "p%40ss%20w/rd%21", // Python's quote
+            "p%40ss%20w%2Frd!", // encodeURIComponent
+            "p%40ss+w%2Frd%21", // forms
         ] {
             assert!(holds(&forms, text.as_bytes()), "{text}");
         }
@@ -124,7 +127,9 @@ mod tests {
 
     #[test]
     fn printed_lines_and_wrapped_base64_are_known() {
-        let key: String = (0..40).map(|i| format!("line-{i:04}-of-the-key\n")).collect();
+        let key: String = (0..40)
+            .map(|i| format!("line-{i:04}-of-the-key\n"))
+            .collect();
         let forms = printed(key.as_bytes());
         assert!(holds(&forms, b"> line-0013-of-the-key\r"));
         assert!(!holds(&whole(key.as_bytes()), b"> line-0013-of-the-key\r"));

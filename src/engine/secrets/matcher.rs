@@ -144,7 +144,13 @@ mod tests {
     #[test]
     fn what_may_go_on_is_undecided() {
         let m = matcher(&["abcd", "abcdef"]);
-        for (text, at) in [("xa", 1), ("xab", 1), ("xabc", 1), ("xabcd", 1), ("xabcde", 1)] {
+        for (text, at) in [
+            ("xa", 1),
+            ("xab", 1),
+            ("xabc", 1),
+            ("xabcd", 1),
+            ("xabcde", 1),
+        ] {
             assert_eq!(m.search(text.as_bytes(), 0, false), Search::Undecided(at));
         }
         assert_eq!(m.search(b"xb", 0, false), Search::Nothing);

@@ -45,7 +45,10 @@ impl Secrets {
         sources: &BTreeMap<String, SecretSource>,
         allowed_in_layers: &BTreeSet<String>,
     ) -> Result<Self, Failure> {
-        if let Some(id) = allowed_in_layers.iter().find(|id| !sources.contains_key(*id)) {
+        if let Some(id) = allowed_in_layers
+            .iter()
+            .find(|id| !sources.contains_key(*id))
+        {
             let message = format!("--allow-secret-in-layer {id}: there is no --secret id={id}");
             return Err(Failure::new(FailureKind::Usage, message));
         }
@@ -101,8 +104,9 @@ impl Secrets {
 
 fn read(source: &SecretSource) -> Result<Vec<u8>, String> {
     let value = match source {
-        SecretSource::File(path) => read_file(path)
-            .map_err(|error| format!("{}: {error}", path.display()))?,
+        SecretSource::File(path) => {
+            read_file(path).map_err(|error| format!("{}: {error}", path.display()))?
+        }
         SecretSource::Environment(name) => std::env::var_os(name)
             .map(OsStringExt::into_vec)
             .ok_or_else(|| format!("the environment has no variable {name}"))?,
@@ -200,7 +204,10 @@ mod tests {
             }
             shown.extend(masker.finish());
             let shown = String::from_utf8(shown).unwrap();
-            assert!(!shown.contains("hunter2!") && !shown.contains("aHVud"), "{size}: {shown}");
+            assert!(
+                !shown.contains("hunter2!") && !shown.contains("aHVud"),
+                "{size}: {shown}"
+            );
             assert!(shown.starts_with("a **** b **** c ****"), "{size}: {shown}");
             assert!(shown.ends_with(" hunter2"), "{size}: {shown}");
         }
@@ -228,7 +235,10 @@ mod tests {
             (SecretSource::File(large), "500 KiB"),
             (SecretSource::File("/no/such".into()), "/no/such"),
             (SecretSource::File("/".into()), "directory"),
-            (SecretSource::Environment("NO_SUCH_VARIABLE".into()), "NO_SUCH_VARIABLE"),
+            (
+                SecretSource::Environment("NO_SUCH_VARIABLE".into()),
+                "NO_SUCH_VARIABLE",
+            ),
         ] {
             let reason = read(&source).unwrap_err();
             assert!(reason.contains(says), "{reason}");
