@@ -70,11 +70,19 @@ fn expand_opaque(items: Vec<Item>, below: &dyn Below) -> Vec<Item> {
     }
     let present: HashSet<Vec<u8>> = items.iter().map(|i| i.entry.path.clone()).collect();
     let mut out = Vec::with_capacity(items.len());
+    // Overlayfs marks only the topmost of the directories that hide what is below.
+    let mut hidden: Option<Vec<u8>> = None;
     for mut item in items {
-        if let Kind::Directory {
-            opaque: opaque @ true,
-        } = &mut item.entry.kind
-        {
+        if let Kind::Directory { opaque } = &mut item.entry.kind {
+            let path = &item.entry.path;
+            let is_hidden = hidden.as_ref().is_some_and(|top| is_below(path, top));
+            if !is_hidden && !*opaque {
+                out.push(item);
+                continue;
+            }
+            if !is_hidden {
+                hidden = Some(path.clone());
+            }
             *opaque = false;
             for name in below.names(&item.entry.path) {
                 let path = [item.entry.path.as_slice(), b"/", &name].concat();
@@ -90,6 +98,11 @@ fn expand_opaque(items: Vec<Item>, below: &dyn Below) -> Vec<Item> {
     }
     out.sort_by(|a, b| compare_paths(&a.entry.path, &b.entry.path));
     out
+}
+
+fn is_below(path: &[u8], top: &[u8]) -> bool {
+    path.strip_prefix(top)
+        .is_some_and(|rest| rest.starts_with(b"/"))
 }
 
 fn is_unchanged(item: &Item, below: &dyn Below) -> Result<bool> {
@@ -295,6 +308,34 @@ mod tests {
                 ("a".into(), DIR),
                 ("a/f".into(), Kind::Whiteout),
                 ("a/g".into(), file())
+            ]
+        );
+    }
+
+    #[test]
+    fn l08_what_an_opaque_directory_hides_stays_hidden_further_down() {
+        let lower = below(&[
+            ("a", DIR, 1),
+            ("a/b", DIR, 1),
+            ("a/b/f", stored(), 1),
+            ("a/b/g", stored(), 1),
+            ("ab", DIR, 1),
+            ("ab/f", stored(), 1),
+        ]);
+        let items = vec![
+            item("a", OPAQUE, 2),
+            item("a/b", DIR, 2),
+            item("a/b/g", file(), 2),
+            item("ab", DIR, 2),
+        ];
+        assert_eq!(
+            result(items, &lower),
+            [
+                ("a".into(), DIR),
+                ("a/b".into(), DIR),
+                ("a/b/f".into(), Kind::Whiteout),
+                ("a/b/g".into(), file()),
+                ("ab".into(), DIR),
             ]
         );
     }
