@@ -21,7 +21,10 @@ pub(super) fn run(examination: &Examination<'_>, as_json: bool) -> Result<u8, Fa
     if as_json {
         report::data(&pretty(&document(examination, &lint))?);
     } else {
-        report::data(&text(examination, &lint));
+        let text = text(examination, &lint);
+        if !text.is_empty() {
+            report::data(&text);
+        }
     }
     if let Some(failure) = &lint.failure {
         report::failure(failure);
@@ -40,7 +43,7 @@ pub(super) fn page(name: &str) -> Option<String> {
 fn text(examination: &Examination<'_>, lint: &Lint) -> String {
     let mut text = match (lint.warnings.len(), &lint.failure) {
         (0, None) => return "Check complete, no warnings found.".to_owned(),
-        (0, Some(_)) => return "Check complete, the Dockerfile cannot be built.".to_owned(),
+        (0, Some(_)) => return String::new(),
         (1, _) => "Check complete, 1 warning has been found!\n".to_owned(),
         (count, _) => format!("Check complete, {count} warnings have been found!\n"),
     };

@@ -4,6 +4,8 @@ mod build;
 mod call;
 mod check;
 mod doctor;
+mod inspect;
+mod inspect_text;
 mod parse;
 mod prune;
 
@@ -28,6 +30,7 @@ struct Cli {
 enum Command {
     Build(Box<build::BuildArgs>),
     Doctor(doctor::DoctorArgs),
+    Inspect(inspect::InspectArgs),
     Prune(prune::PruneArgs),
 }
 
@@ -50,6 +53,7 @@ pub(crate) fn main(args: Vec<OsString>, inside: Option<Inside>) -> ExitCode {
     let result: Result<u8, Failure> = match cli.command {
         Command::Build(args) => build::run(*args, inside),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Prune(args) => prune::run(&args, inside),
     };
     match result {

@@ -44,6 +44,22 @@ pub(crate) fn run(
     Ok(check(file, &context))
 }
 
+/// What can be found without following any stage.
+pub(crate) fn without_stages(file: &File, selection: &Selection) -> Vec<Diagnostic> {
+    let options = options(selection).ok().flatten();
+    let context = CheckContext {
+        build_args: &selection.build_args,
+        target: selection.target.as_deref(),
+        target_platform: &selection.target_platform.to_string(),
+        build_platform: &selection.build_platform.to_string(),
+        ignore: None,
+        base: &|_| None,
+        stages: Some(&[]),
+        options: options.as_ref(),
+    };
+    check(file, &context).warnings
+}
+
 fn options(selection: &Selection) -> Result<Option<CheckOptions>, Failure> {
     let Some(text) = selection.build_args.get(OPTIONS) else {
         return Ok(None);

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::dockerfile::{Diagnostic, Severity, Source};
+use ::dockerfile::{Diagnostic, LineRange, Severity, Source};
 
 use graph::lower::LowerError;
 
@@ -55,6 +55,17 @@ pub(crate) fn read(request: &BuildRequest, given: Option<String>) -> Result<Dock
             })
         }
     }
+}
+
+/// Reads a file outside any build; `-` is standard input.
+pub(crate) fn read_alone(path: &Path) -> Result<Arc<Source>, Failure> {
+    if path.as_os_str() != "-" {
+        return Ok(open(path)?.source);
+    }
+    Ok(Arc::new(Source {
+        name: "Dockerfile".to_owned(),
+        text: limited(&mut io::stdin().lock(), Path::new("standard input"))?,
+    }))
 }
 
 fn open(path: &Path) -> Result<Dockerfile, Failure> {
@@ -154,7 +165,10 @@ pub(crate) fn syntax_failure(source: &Arc<Source>, diagnostics: &[Diagnostic]) -
     };
     let place = match problem.lines.first {
         0 => String::new(),
-        _ => format!(" on line {}", problem.lines),
+        _ => match problem.lines {
+            LineRange { first, last } if first == last => format!(" on line {first}"),
+            lines => format!(" on lines {lines}"),
+        },
     };
     let message = format!("dockerfile parse error{place}: {}", problem.message);
     let mut failure = Failure::new(FailureKind::Dockerfile, message);

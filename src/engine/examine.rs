@@ -68,7 +68,14 @@ impl<'a> Examination<'a> {
         let file = &self.parsed.file;
         let mut selection = selection(self.request);
         selection.all_stages = selection.target.is_none();
-        let facts = self.facts(&selection)?;
+        let facts = match self.facts(&selection) {
+            Ok(facts) => facts,
+            Err(failure) => {
+                // What can be said without base images is said all the same.
+                *warnings = checks::without_stages(file, &selection);
+                return Err(failure);
+            }
+        };
         let checked: Checked =
             checks::run(self.request, &self.dockerfile, file, &selection, &facts)?;
         *warnings = checked.warnings;

@@ -2,12 +2,13 @@
 //! which stages and images that needs, its targets and outline. Every base counts as an empty
 //! image of the platform.
 
+use dockerfile::instruction::InstructionKind;
 use dockerfile::{File, Parsed, Severity};
 use serde::Serialize;
 
 use crate::config::ImageConfig;
 use crate::facts::{Facts, ImageFact, Platform, Selection};
-use crate::lower::{self, Build, LowerError, Resolved, Root, reference};
+use crate::lower::{self, Base, Build, LowerError, Resolved, Root, Stages, reference};
 use crate::outline::{self, Outline, Target};
 
 /// The report; serialised it is the JSON of `inspect --format json`, warnings excepted.
@@ -19,6 +20,11 @@ pub struct Inspection {
     /// Names of the `ARG`s before the first `FROM`, in order.
     pub meta_args: Vec<String>,
     pub stages: Vec<StageSummary>,
+    /// What the stages begin with and take files from, in order of stage and line; empty when the
+    /// stages cannot be linked.
+    pub dependencies: Vec<Dependency>,
+    /// The stage that is built; none when the stages cannot be linked.
+    pub target: Option<usize>,
     /// Indices of the stages that the target reaches.
     pub needed_stages: Vec<usize>,
     /// Base images of the target's stages, in full form (`docker.io/library/alpine:3.9`), sorted.
@@ -56,6 +62,40 @@ pub struct StageSummary {
     pub lines: Vec<u32>,
 }
 
+/// One edge of the graph of stages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dependency {
+    /// Index of the stage that needs something.
+    pub stage: usize,
+    pub kind: DependencyKind,
+    pub line: u32,
+    #[serde(flatten)]
+    pub on: Needed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DependencyKind {
+    /// `FROM`.
+    Base,
+    /// `COPY --from`.
+    Copy,
+    /// `RUN --mount=from=`.
+    Mount,
+}
+
+/// What is needed: `{"on_stage": 0}` or `{"on_image": "docker.io/library/alpine:3.9"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Needed {
+    #[serde(rename = "on_stage")]
+    Stage(usize),
+    #[serde(rename = "on_image")]
+    Image(String),
+    /// The name of a `--build-context`.
+    #[serde(rename = "on_context")]
+    Context(String),
+}
+
 /// Inspects a file as built with `selection`.
 #[must_use]
 pub fn inspect(parsed: &Parsed, selection: &Selection) -> Inspection {
@@ -65,6 +105,8 @@ pub fn inspect(parsed: &Parsed, selection: &Selection) -> Inspection {
         error: None,
         meta_args: meta_args(file),
         stages: summaries(file),
+        dependencies: Vec::new(),
+        target: None,
         needed_stages: Vec::new(),
         needed_images: Vec::new(),
         targets: Targets {
@@ -103,6 +145,9 @@ fn evaluate(
     inspection: &mut Inspection,
 ) -> Result<(), Vec<LowerError>> {
     let build = Build::new(file, selection).map_err(|error| vec![error])?;
+    let stages = Stages::new(&build)?;
+    inspection.target = Some(stages.target);
+    inspection.dependencies = dependencies(&stages);
     let mut facts = Facts::default();
     loop {
         let needs = lower::resolve(&build, &facts)?.needs;
@@ -124,6 +169,50 @@ fn evaluate(
     inspection.needed_images = needed_images(&resolved);
     inspection.outline = Some(outline::assemble(&build, &resolved, &walked));
     Ok(())
+}
+
+fn dependencies(stages: &Stages<'_>) -> Vec<Dependency> {
+    let mut found = Vec::new();
+    for (id, stage) in stages.all.iter().enumerate() {
+        if stage.declared.is_none() {
+            continue;
+        }
+        let edge = |kind, line, on| Dependency {
+            stage: id,
+            kind,
+            line,
+            on,
+        };
+        let base = needed(&stage.base);
+        found.extend(base.map(|on| edge(DependencyKind::Base, stage.lines.first, on)));
+        for command in &stage.commands {
+            let kind = match command.instruction.kind {
+                InstructionKind::Run(_) => DependencyKind::Mount,
+                _ => DependencyKind::Copy,
+            };
+            for &source in command.sources.iter().flatten() {
+                let spec = &stages.all[source];
+                let on = match spec.declared {
+                    Some(_) => Some(Needed::Stage(source)),
+                    None => needed(&spec.base),
+                };
+                found.extend(on.map(|on| edge(kind, command.instruction.lines.first, on)));
+            }
+        }
+    }
+    found
+}
+
+/// `None` for scratch.
+fn needed(base: &Base) -> Option<Needed> {
+    match base {
+        Base::Scratch => None,
+        Base::Stage(id) => Some(Needed::Stage(*id)),
+        Base::Image(name) => Some(Needed::Image(
+            reference::normalise(name).unwrap_or_else(|_| name.clone()),
+        )),
+        Base::Replaced(name) => Some(Needed::Context(name.clone())),
+    }
 }
 
 fn needed_images(resolved: &Resolved<'_, '_>) -> Vec<String> {

@@ -60,6 +60,11 @@ fn p30_targets_and_outline() {
             {"name": "", "base_name": "scratch", "platform": "", "from_line": 9,
              "commands": ["ARG", "ARG", "COPY"], "lines": [10, 11, 12]},
         ],
+        "dependencies": [
+            {"stage": 0, "kind": "base", "line": 5, "on_image": "docker.io/library/alpine:3.9"},
+            {"stage": 1, "kind": "copy", "line": 12, "on_stage": 0},
+        ],
+        "target": 1,
         "needed_stages": [0, 1],
         "needed_images": ["docker.io/library/alpine:3.9"],
         "targets": {"targets": [

@@ -43,7 +43,7 @@ pub use error::{ErrorKind, LowerError};
 pub(crate) use build::{Build, check_syntax};
 pub(crate) use captured::{ArgUse, CredentialUse};
 pub(crate) use needs::{Resolved, Root, resolve};
-pub(crate) use stages::{Base, StageId};
+pub(crate) use stages::{Base, StageId, Stages};
 pub(crate) use walk::Walked;
 
 use crate::facts::{Facts, Needs, Selection};
