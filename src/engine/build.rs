@@ -14,11 +14,11 @@ use store::Store;
 use store::owner::Owners;
 use tokio::runtime::Handle;
 
-use super::checks;
 use super::cgroup::Cgroups;
+use super::checks;
 use super::context::Contexts;
-use super::dockerfile::{self, Dockerfile, lower_failure};
 use super::dns::resolv_conf;
+use super::dockerfile::{self, Dockerfile, lower_failure};
 use super::executor::{Engine, Output, StepError};
 use super::export::{self, Exported};
 use super::fetch::{Fetching, Pins};
@@ -132,7 +132,7 @@ impl Build<'_> {
         };
         plain.flush_outside();
         if request.progress != Progress::Quiet {
-            summary(&plain, &exported);
+            summary(&plan, &plain, &exported);
         }
         Ok(Attempt::Done(exported))
     }
@@ -192,9 +192,17 @@ impl Build<'_> {
         let number = progress.clone();
         let run = RunSettings {
             secrets: Secrets::read(&self.request.secrets, &self.request.secrets_in_layers)?,
-            resolv_conf: if runs { resolv_conf(&self.request.dns) } else { Vec::new() },
+            resolv_conf: if runs {
+                resolv_conf(&self.request.dns)
+            } else {
+                Vec::new()
+            },
             limits: self.request.limits,
-            cgroups: if runs && inside { Cgroups::new(&self.request.limits)? } else { None },
+            cgroups: if runs && inside {
+                Cgroups::new(&self.request.limits)?
+            } else {
+                None
+            },
             logs: Logs::new(layers.store.area("logs")?),
             number: Box::new(move |node| number.plain.number_of(node)),
         };
@@ -285,18 +293,24 @@ impl Progressing {
     }
 }
 
-fn summary(progress: &Progressing, exported: &Exported) {
+fn summary(plan: &Plan, progress: &Progressing, exported: &Exported) {
     let (executed, cached) = progress.plain.counts();
-    report::line(&format!(
-        "{} layers, {} of {} steps cached, {}",
-        exported.layers,
-        cached,
-        executed + cached,
-        exported.manifest
-    ));
-    for place in &exported.places {
-        report::line(&format!("  {place}"));
+    let mut stages: Vec<&str> = Vec::new();
+    for node in plan.nodes.iter().filter(|n| n.meta.lines.is_some()) {
+        if !stages.contains(&node.meta.stage.as_str()) {
+            stages.push(&node.meta.stage);
+        }
     }
+    let summary = report::Summary {
+        digest: exported.manifest.to_string(),
+        layers: exported.layers,
+        size: exported.size,
+        stages,
+        executed,
+        cached,
+        places: &exported.places,
+    };
+    summary.lines().iter().for_each(|line| report::line(line));
 }
 
 pub(super) fn selection(request: &BuildRequest) -> Selection {

@@ -3,6 +3,7 @@
 mod diagnostic;
 mod excerpt;
 mod plain;
+mod summary;
 #[expect(
     clippy::print_stderr,
     clippy::print_stdout,
@@ -13,6 +14,7 @@ mod terminal;
 pub use diagnostic::Problem;
 pub(crate) use excerpt::excerpt;
 pub(crate) use plain::Plain;
+pub(crate) use summary::Summary;
 pub(crate) use terminal::{data, exit_on_panic, line};
 
 use std::io::IsTerminal;
