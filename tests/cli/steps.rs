@@ -169,8 +169,8 @@ fn r24_a_locked_cache_has_one_user_at_a_time() {
     env.dockerfile(&format!(
         "FROM busybox AS a\n{step} # a\nFROM busybox AS b\n{step} # b\n\
          FROM busybox AS c\n{other} # c\n\
-         FROM busybox\nCOPY --from=a /bin/sh /a\nCOPY --from=b /bin/sh /b\n\
-         COPY --from=c /bin/sh /c\n\
+         FROM busybox\nCOPY --from=a /bin/sh /s1\nCOPY --from=b /bin/sh /s2\n\
+         COPY --from=c /bin/sh /s3\n\
          RUN --mount=type=cache,id=one,target=/c,sharing=locked wc -l < /c/log > /n\n"
     ));
     let mut second = env.command(&["-t", "second"]);
