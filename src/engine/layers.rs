@@ -40,6 +40,15 @@ pub(crate) struct LayerBlob {
     pub(crate) media_type: String,
 }
 
+/// What is known of the blob of a layer.
+#[derive(Debug, Serialize, Deserialize)]
+struct BlobRecord {
+    #[serde(flatten)]
+    blob: LayerBlob,
+    /// Under which it was written, or last checked.
+    boot: String,
+}
+
 impl LayerBlob {
     fn digest(&self) -> Option<Digest> {
         self.digest.parse().ok()
@@ -189,14 +198,29 @@ impl Layers {
         same && self.store.trust_layer(diff_id).is_ok()
     }
 
+    /// The blob, if it is in the store and can be trusted: one written under an earlier boot is
+    /// read once, as a power cut may have left other bytes of the same length.
     fn stored_blob(&self, diff_id: &Digest) -> Option<LayerBlob> {
         let record = self.store.record(BLOBS, diff_id.as_bytes()).ok()??;
-        let blob: LayerBlob = serde_json::from_slice(&record).ok()?;
-        (self.store.blob_size(&blob.digest()?) == Some(blob.size)).then_some(blob)
+        let BlobRecord { blob, boot } = serde_json::from_slice(&record).ok()?;
+        let digest = blob.digest()?;
+        if self.store.blob_size(&digest) != Some(blob.size) {
+            return None;
+        }
+        if boot != self.store.boot_id() {
+            let mut file = self.store.open_blob(&digest).ok()?;
+            if Digest::of_reader(&mut file).ok()? != digest {
+                return None;
+            }
+            self.record_blob(diff_id, &blob).ok()?;
+        }
+        Some(blob)
     }
 
     fn record_blob(&self, diff_id: &Digest, blob: &LayerBlob) -> Result<(), Failure> {
-        let json = serde_json::to_vec(blob).map_err(|e| internal(e.to_string()))?;
+        let boot = self.store.boot_id().to_owned();
+        let record = BlobRecord { blob: blob.clone(), boot };
+        let json = serde_json::to_vec(&record).map_err(|e| internal(e.to_string()))?;
         Ok(self.store.put_record(BLOBS, diff_id.as_bytes(), &json)?)
     }
 

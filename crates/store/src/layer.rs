@@ -150,6 +150,12 @@ impl Store {
         }
     }
 
+    /// Tells the boots of the machine apart: what was written under another one may be damaged.
+    #[must_use]
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
     /// Where things that are neither blobs nor layers may be kept (`cache mounts`, stat caches).
     ///
     /// # Errors
