@@ -18,6 +18,7 @@ pub struct BuildRequest {
     pub target: Option<String>,
     pub build_args: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    pub annotations: oci::image::Annotations,
     pub contexts: BTreeMap<String, NamedContext>,
     pub tags: Vec<String>,
     pub outputs: Vec<Output>,

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use sandbox::inside::{Inside, Isolation};
 
-use super::call;
 use super::parse::{self, usage};
+use super::{annotation, call};
 use crate::failure::Failure;
 use crate::request::{
     BuildRequest, Dns, DockerfileSource, NamedContext, Output, Progress, SecretSource, Snapshotter,
-    StepLimits,
+    StepLimits, native_platform,
 };
 use crate::{config, engine};
 
@@ -41,6 +41,9 @@ pub(super) struct BuildArgs {
     /// Set a label of the image
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
+    /// Annotate the image's manifest: [manifest:|manifest-descriptor:]KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
     /// Do not use the cache
     #[arg(long)]
     no_cache: bool,
@@ -203,6 +206,8 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
         .iter()
         .map(|text| parse::ssh(text))
         .collect::<Result<_, _>>()?;
+    let annotated = platform.clone().unwrap_or_else(native_platform);
+    let annotations = annotation::parse(&args.annotation, &annotated)?;
     Ok(BuildRequest {
         context: context(&args.context)?,
         dockerfile: match args.file.as_deref() {
@@ -213,6 +218,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
         target: args.target,
         build_args: build_args(&args.build_arg),
         labels: labels(&args.label),
+        annotations,
         contexts,
         tags: args.tag,
         outputs,

@@ -1,5 +1,6 @@
 //! The command line: what was typed, one file per command.
 
+mod annotation;
 mod build;
 mod call;
 mod check;

@@ -1,6 +1,6 @@
 //! Images as documents: manifests and indexes read, chosen from and made.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, ImageManifestBuilder, MediaType};
 use serde_json::Value;
@@ -73,6 +73,17 @@ pub struct Image {
     pub platform: Platform,
     /// The config's `created`, verbatim.
     pub created: Option<String>,
+    /// Of every descriptor that names the manifest.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What people say of an image beside its config (rules of the image spec's annotations).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Annotations {
+    /// In the manifest, and so in its digest.
+    pub manifest: BTreeMap<String, String>,
+    /// In the descriptors that name the manifest.
+    pub descriptor: BTreeMap<String, String>,
 }
 
 /// Makes the manifest of an image. `config` is used byte for byte; `layers` are in the order of
@@ -82,6 +93,18 @@ pub struct Image {
 /// [`ImageError::Config`] when the config is not an image config or has another number of layers,
 /// [`ImageError::LayerType`] for a layer that is not a tar archive.
 pub fn assemble(config: Vec<u8>, layers: Vec<Blob>) -> Result<Image, ImageError> {
+    assemble_annotated(config, layers, Annotations::default())
+}
+
+/// As [`assemble`], with annotations.
+///
+/// # Errors
+/// As [`assemble`].
+pub fn assemble_annotated(
+    config: Vec<u8>,
+    layers: Vec<Blob>,
+    annotations: Annotations,
+) -> Result<Image, ImageError> {
     let parsed = Config::parse(&config)?;
     if parsed.diff_ids.len() != layers.len() {
         return Err(ImageError::Config {
@@ -98,7 +121,7 @@ pub fn assemble(config: Vec<u8>, layers: Vec<Blob>) -> Result<Image, ImageError>
         })
         .collect::<Result<_, ImageError>>()?;
     let config_digest = Digest::of(&config);
-    let manifest = ImageManifestBuilder::default()
+    let mut manifest = ImageManifestBuilder::default()
         .schema_version(2_u32)
         .media_type(MediaType::ImageManifest)
         .config(descriptor(
@@ -113,6 +136,9 @@ pub fn assemble(config: Vec<u8>, layers: Vec<Blob>) -> Result<Image, ImageError>
                 .collect::<Result<Vec<_>, _>>()?,
         )
         .build()?;
+    if !annotations.manifest.is_empty() {
+        manifest.set_annotations(Some(annotations.manifest.into_iter().collect()));
+    }
     let manifest = canonical(&manifest).map_err(ImageError::Json)?;
     Ok(Image {
         manifest_digest: Digest::of(&manifest),
@@ -122,6 +148,7 @@ pub fn assemble(config: Vec<u8>, layers: Vec<Blob>) -> Result<Image, ImageError>
         layers,
         platform: parsed.platform,
         created: parsed.created,
+        annotations: annotations.descriptor,
     })
 }
 
@@ -132,8 +159,9 @@ impl Image {
     /// [`ImageError::Descriptor`], which a valid digest does not cause.
     pub fn descriptor(
         &self,
-        annotations: HashMap<String, String>,
+        mut annotations: HashMap<String, String>,
     ) -> Result<Descriptor, ImageError> {
+        annotations.extend(self.annotations.clone());
         let size = self.manifest.len() as u64;
         let mut made = descriptor(MediaType::ImageManifest, self.manifest_digest, size)?;
         let mut platform = oci_spec::image::Platform::default();
