@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use crate::child::{Failure, Program};
@@ -329,19 +329,16 @@ fn try_overlay(scratch: &Path) -> Result<String, String> {
     ))
 }
 
-/// Tries it in a thread, which alone gets another root.
+/// Tries it in a child, as a step does.
 fn change_root(_: &Inside, directory: &Path) -> Result<String, Trouble> {
+    use std::os::fd::AsFd;
     let remedy = "give the container the capability SYS_CHROOT (docker run --cap-add SYS_CHROOT)";
-    let directory = directory.to_owned();
-    let attempt = move || {
-        sys::unshare(libc::CLONE_FS)?;
-        rustix::process::chroot(&directory)
-    };
-    match std::thread::spawn(attempt).join() {
-        Ok(Ok(())) => Ok("works".to_owned()),
-        Ok(Err(errno)) => Err(Trouble::new(errno.to_string(), remedy)),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(CWD, directory, flags, Mode::empty())
+        .map_err(|errno| Trouble::new(errno.to_string(), "set LAYERCAKE_ROOT"))?;
+    let operation = Op::ChangeRoot { root: root.as_fd() };
+    carry_out(vec![operation], 0, remedy)?;
+    Ok("works".to_owned())
 }
 
 /// Makes /dev/null once more and opens it.
@@ -351,12 +348,7 @@ fn device_nodes(_: &Inside, directory: &Path) -> Result<String, Trouble> {
     let path = directory.join(scratch_name());
     let attempt = || {
         std::fs::create_dir(&path)?;
-        let open = rustix::fs::openat(
-            CWD,
-            &path,
-            rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY,
-            Mode::empty(),
-        )?;
+        let open = rustix::fs::openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
         crate::devices::make_node(&open, "null", 1, 3)?;
         std::fs::write(path.join("null"), "x")
     };
@@ -425,6 +417,14 @@ fn attempt(operations: Vec<Op<'_>>, namespaces: libc::c_int) -> Result<(), Troub
         stage: stage.namespace(),
     }];
     all.extend(operations);
+    carry_out(all, namespaces, remedy)
+}
+
+fn carry_out(
+    operations: Vec<Op<'_>>,
+    namespaces: libc::c_int,
+    remedy: &str,
+) -> Result<(), Trouble> {
     // Without a file to execute the child ends after the last operation.
     let none = || CStringArray::new(Vec::new());
     let command = Command {
@@ -432,7 +432,7 @@ fn attempt(operations: Vec<Op<'_>>, namespaces: libc::c_int) -> Result<(), Troub
         argv: none(),
         envp: none(),
     };
-    let program = Program::new(all, command);
+    let program = Program::new(operations, command);
     let child = sys::spawn(&program, namespaces)
         .map_err(|error| Trouble::of(&Step::Clone.error(error), remedy))?;
     let waited = sys::wait4(child.pid);
