@@ -381,6 +381,55 @@ fn servers_of_plain_files_are_cloned_whole() {
 }
 
 #[test]
+fn builds_share_a_repository_at_the_same_time() {
+    if !has_git() {
+        return;
+    }
+    let env = Env::bare();
+    sample(&env);
+    let server = serve(&env.path("repositories"));
+    let url = server.url("/r.git");
+    env.dockerfile(&format!(
+        "FROM scratch\nADD {url} /a/\nADD {url}#v1 /b/\nADD {url}#:dir /c/\n"
+    ));
+    let builds: Vec<_> = (0..3)
+        .map(|number| {
+            let out = env.path(&format!("out{number}"));
+            let out = format!("type=oci,dest={},tar=false", out.display());
+            let mut command = env.command(&["--output", &out]);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .collect();
+    let said = builds
+        .into_iter()
+        .map(|b| env.said(b.wait_with_output().unwrap()).success());
+    let digests: std::collections::BTreeSet<String> = said.map(|s| s.digest()).collect();
+    assert_eq!(digests.len(), 1);
+}
+
+#[test]
+fn repositories_with_sha256_names() {
+    if !has_git() {
+        return;
+    }
+    let env = Env::bare();
+    let path = env.path("repositories/r.git");
+    fs::create_dir_all(&path).unwrap();
+    let repository = Repository(path);
+    repository.git(&["init", "--quiet", "--object-format=sha256"]);
+    repository.write("f", "long");
+    assert_eq!(repository.commit("first").len(), 64);
+    let server = serve(&env.path("repositories"));
+    env.dockerfile(&format!("FROM scratch\nADD {} /r/\n", server.url("/r.git")));
+    env.build(&[]).success();
+    assert_eq!(env.image().text("r/f"), "long");
+}
+
+#[test]
 fn a_configuration_of_the_user_is_not_used() {
     if !has_git() {
         return;

@@ -1,5 +1,6 @@
 //! `ADD` of files over HTTP.
 
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -345,4 +346,54 @@ fn d10_archives_are_unpacked_when_told() {
     let image = env.image();
     assert!(image.has("as-is/a.tar"));
     assert_eq!(image.text("unpacked/in/f"), "hi");
+}
+
+/// A server that takes connections and says nothing; the receiver gets a message for each.
+fn silent() -> (u16, std::sync::mpsc::Receiver<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming().flatten() {
+            open.push(stream);
+            sender.send(()).ok();
+        }
+    });
+    (port, receiver)
+}
+
+#[test]
+fn an_interrupt_ends_what_a_silent_server_holds_up() {
+    for file in ["f", "r.git"] {
+        let (port, connected) = silent();
+        let env = Env::bare();
+        env.dockerfile(&format!(
+            "FROM scratch\nADD http://127.0.0.1:{port}/{file} /f\n"
+        ));
+        let mut command = env.command(&[]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let build = command.spawn().unwrap();
+        connected.recv().unwrap();
+        let pid = rustix::process::Pid::from_child(&build);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        env.said(build.wait_with_output().unwrap()).failure(130);
+        // Nor is a git left behind.
+        let marker = format!("127.0.0.1:{port}");
+        let left = || {
+            let entries = std::fs::read_dir("/proc").unwrap().flatten();
+            let lines = entries.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
+            lines
+                .filter(|l| String::from_utf8_lossy(l).contains(&marker))
+                .count()
+        };
+        let is_gone = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            left() == 0
+        });
+        assert!(is_gone, "{file}");
+    }
 }

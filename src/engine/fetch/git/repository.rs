@@ -1,7 +1,8 @@
 //! The bare repository of the store in which the commits of one remote are kept.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use graph::Cancel;
 use store::digest::hex;
@@ -15,6 +16,9 @@ use crate::failure::{Failure, FailureKind};
 /// Kept commits have a ref of this prefix and their own name; it appears when all that belongs to
 /// the commit is there.
 const KEPT: &str = "refs/layercake/";
+
+/// How often a repository that another build uses is tried again.
+const RETRY: Duration = Duration::from_millis(20);
 
 pub(super) struct Repository<'a> {
     location: &'a Location,
@@ -79,7 +83,17 @@ impl<'a> Repository<'a> {
         let lock_path = directory.with_extension("lock");
         let io = |e| Failure::from(store::Error::io("lock", &lock_path)(e));
         let lock = File::create(&lock_path).map_err(io)?;
-        lock.lock().map_err(io)?;
+        // Polled rather than waited for, so that an interrupt is heard.
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if self.git.cancel.is_cancelled() => {
+                    return Err(StepError::Cancelled);
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(RETRY),
+                Err(TryLockError::Error(e)) => return Err(io(e).into()),
+            }
+        }
         if !directory.join("HEAD").exists() {
             let format = if commit.len() > 40 { "sha256" } else { "sha1" };
             let format = format!("--object-format={format}");

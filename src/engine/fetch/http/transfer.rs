@@ -304,3 +304,90 @@ async fn send(client: &Client, url: &Url, headers: &HeaderMap) -> Result<Respons
         wait,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use oci::http::Timeouts;
+
+    use super::*;
+
+    /// Transfers what a server says that answers every connection with these bytes and then keeps
+    /// it open, silent.
+    fn transfer_of(says: &'static str, size_max: u64) -> Result<u64, TransferError> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/f", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(says.as_bytes());
+                open.push(stream);
+            }
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let target = Target {
+            url: &Url::parse(&url).unwrap(),
+            headers: HeaderMap::new(),
+            store: &store,
+        };
+        let options = Options {
+            attempts: 2,
+            wait: Duration::ZERO,
+            wait_max: Duration::ZERO,
+            size_max,
+        };
+        let timeouts = Timeouts {
+            read: Duration::from_millis(50),
+            ..Timeouts::default()
+        };
+        let client = oci::http::client(timeouts).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let done = runtime
+            .unwrap()
+            .block_on(transfer(&client, &target, &options))?;
+        Ok(store.commit_blob(done.writer, None).unwrap().1)
+    }
+
+    #[test]
+    fn a_silent_server_is_given_up() {
+        for says in ["", "HTTP/1.1 200 x\r\nContent-Length: 100\r\n\r\nonly this"] {
+            let failed = transfer_of(says, 1000).unwrap_err();
+            assert!(matches!(failed, TransferError::Network(_)), "{failed:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_limited_whether_announced_or_not() {
+        for says in [
+            "HTTP/1.1 200 x\r\nContent-Length: 11\r\n\r\n12345678901",
+            "HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n12345678901\r\n0\r\n\r\n",
+        ] {
+            assert_eq!(transfer_of(says, 11).unwrap(), 11);
+            let failed = transfer_of(says, 10).unwrap_err();
+            assert!(
+                matches!(failed, TransferError::TooLong { limit: 10 }),
+                "{failed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_to_a_question_that_was_not_asked_is_none() {
+        for (says, status) in [
+            ("HTTP/1.1 304 x\r\n\r\n", 304),
+            ("HTTP/1.1 206 x\r\nContent-Length: 1\r\n\r\nx", 206),
+        ] {
+            let failed = transfer_of(says, 10).unwrap_err();
+            let TransferError::Status { status: found } = failed else {
+                panic!("{failed:?}");
+            };
+            assert_eq!(found, status);
+        }
+    }
+}
