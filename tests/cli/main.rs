@@ -3,8 +3,14 @@
 //! They need a static busybox as the only program of their images, and what the machine must
 //! allow for a user to run steps; what is missing is printed, and with `LAYERCAKE_REQUIRE=run` in
 //! the environment it is a failure. `LAYERCAKE_BIN` names another program to test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it skips"
+)]
 
 mod cache;
+mod checks;
 mod determinism;
 mod errors;
 mod git;
