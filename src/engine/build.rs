@@ -28,7 +28,7 @@ use super::logs::Logs;
 use super::resolve::{Images, Resolver};
 use super::rootfs::Roots;
 use super::run::RunSettings;
-use super::secrets::Secrets;
+use super::secrets::{SecretValues, Secrets};
 use crate::failure::{Failure, FailureKind};
 use crate::report::{self, Plain, Problem};
 use crate::request::{
@@ -46,6 +46,8 @@ pub(crate) struct Handoff {
     /// What was chosen for the process inside.
     #[serde(default)]
     pub(crate) snapshotter: Option<Snapshotter>,
+    /// Read outside; passed in memory only.
+    pub(crate) secrets: Option<SecretValues>,
 }
 
 /// How an attempt ended when it did not fail.
@@ -53,6 +55,15 @@ pub(crate) enum Attempt {
     Done(Exported),
     /// It must be done again inside.
     NeedsInside(Handoff),
+}
+
+/// What steps are given or leave besides layers.
+struct World {
+    images: Images,
+    contexts: Contexts,
+    fetching: Arc<Fetching>,
+    secrets: Arc<Secrets>,
+    logs: Arc<Logs>,
 }
 
 pub(crate) struct Build<'a> {
@@ -103,10 +114,19 @@ impl Build<'_> {
         let sources = std::mem::take(&mut self.handoff.sources);
         let fetching = Fetching::new(self.runtime.clone(), request.agents.clone(), sources);
         let fetching = Arc::new(fetching);
-        let world = (images, contexts, fetching.clone());
+        let secrets = self.secrets()?;
+        let logs = Arc::new(Logs::new(store.area("logs")?));
+        let world = World {
+            images,
+            contexts,
+            fetching: fetching.clone(),
+            secrets: secrets.clone(),
+            logs: logs.clone(),
+        };
         let (solved, plain) = self.solve(&plan, layers.clone(), world)?;
         let again = || Handoff {
             sources: fetching.pins(),
+            secrets: Some(secrets.values()),
             ..handoff(request, &dockerfile, pins.clone())
         };
         if solved
@@ -133,6 +153,9 @@ impl Build<'_> {
         plain.flush_outside();
         if request.progress != Progress::Quiet {
             summary(&plan, &plain, &exported);
+            if let Some(path) = logs.path().filter(|_| request.verbose) {
+                report::line(&format!("  logs of the steps: {}", path.display()));
+            }
         }
         Ok(Attempt::Done(exported))
     }
@@ -178,7 +201,7 @@ impl Build<'_> {
         &self,
         plan: &Arc<Plan>,
         layers: Arc<Layers>,
-        (images, contexts, fetching): (Images, Contexts, Arc<Fetching>),
+        world: World,
     ) -> Result<(Solved<Output, StepError>, Arc<Progressing>), Failure> {
         let runs = plan.nodes.iter().any(|n| matches!(n.op, Op::Run(_)));
         let inside = self.owners.is_some();
@@ -191,7 +214,7 @@ impl Build<'_> {
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |e| reporter.handle(e));
         let number = progress.clone();
         let run = RunSettings {
-            secrets: Secrets::read(&self.request.secrets, &self.request.secrets_in_layers)?,
+            secrets: world.secrets,
             resolv_conf: if runs {
                 resolv_conf(&self.request.dns)
             } else {
@@ -203,14 +226,14 @@ impl Build<'_> {
             } else {
                 None
             },
-            logs: Logs::new(layers.store.area("logs")?),
+            logs: world.logs,
             number: Box::new(move |node| number.plain.number_of(node)),
         };
         let engine = Engine {
             layers,
-            images,
-            contexts,
-            fetching,
+            images: world.images,
+            contexts: world.contexts,
+            fetching: world.fetching,
             run,
             roots: self.roots(),
             events: events.clone(),
@@ -230,6 +253,16 @@ impl Build<'_> {
 }
 
 impl Build<'_> {
+    /// A secret may come from a pipe, which can be read once.
+    fn secrets(&mut self) -> Result<Arc<Secrets>, Failure> {
+        let values = match self.handoff.secrets.take() {
+            Some(values) => values,
+            None => SecretValues::read(&self.request.secrets)?,
+        };
+        let secrets = Secrets::new(values, &self.request.secrets_in_layers)?;
+        Ok(Arc::new(secrets))
+    }
+
     fn roots(&self) -> Roots {
         // Outside no step gets that far.
         let outside = Rung {
@@ -431,5 +464,6 @@ fn handoff(
         pins,
         sources: Pins::default(),
         snapshotter: None,
+        secrets: None,
     }
 }

@@ -43,6 +43,15 @@ impl Logs {
         }
     }
 
+    /// Where the logs are, if there are any.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        let directory = self
+            .directory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        directory.as_ref().map(|(path, _)| path.clone())
+    }
+
     fn directory(&self) -> io::Result<PathBuf> {
         let mut directory = self
             .directory

@@ -32,12 +32,12 @@ use crate::request::StepLimits;
 
 /// What all `RUN`s of a build have in common.
 pub(crate) struct RunSettings {
-    pub(crate) secrets: Secrets,
+    pub(crate) secrets: Arc<Secrets>,
     pub(crate) resolv_conf: Vec<u8>,
     pub(crate) limits: StepLimits,
     /// When the limits need them.
     pub(crate) cgroups: Option<Cgroups>,
-    pub(crate) logs: Logs,
+    pub(crate) logs: Arc<Logs>,
     /// The number of a step in the report.
     pub(crate) number: Box<dyn Fn(NodeId) -> usize + Send + Sync>,
 }
@@ -84,6 +84,8 @@ impl UsageRecord {
             node,
             cpu: Duration::from_millis(self.user_ms.saturating_add(self.system_ms)),
             peak_memory: Some(self.peak_rss).filter(|bytes| *bytes > 0),
+            read: self.read_bytes,
+            written: self.written_bytes,
         }
     }
 }

@@ -13,6 +13,7 @@ use graph::{Event, NodeId, Plan};
 const TAIL_LINES: usize = 25;
 /// Bytes of a line that are shown.
 const LINE_BYTES: usize = 8 << 10;
+const MEGABYTE: u64 = 1_000_000;
 
 type Print = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -43,6 +44,8 @@ struct Step {
 struct Used {
     cpu: Duration,
     peak_memory: Option<u64>,
+    read: u64,
+    written: u64,
 }
 
 /// What follows the last line end.
@@ -95,11 +98,15 @@ impl Plain {
                 node,
                 cpu,
                 peak_memory,
+                read,
+                written,
             } => {
                 let step = state.steps.entry(*node).or_insert_with(Step::new);
                 step.used = Some(Used {
                     cpu: *cpu,
                     peak_memory: *peak_memory,
+                    read: *read,
+                    written: *written,
                 });
             }
             Event::Finished { node, took } => {
@@ -244,7 +251,11 @@ impl Used {
     fn text(&self) -> String {
         let mut text = format!(" (cpu {}", seconds(self.cpu));
         if let Some(bytes) = self.peak_memory {
-            write!(text, ", {} MB", bytes.div_ceil(1_000_000)).ok();
+            write!(text, ", {} MB", bytes.div_ceil(MEGABYTE)).ok();
+        }
+        if self.read.max(self.written) >= MEGABYTE {
+            let (read, written) = (self.read / MEGABYTE, self.written / MEGABYTE);
+            write!(text, ", disk {read} MB read, {written} MB written").ok();
         }
         text + ")"
     }
@@ -315,6 +326,8 @@ mod tests {
                 node,
                 cpu: Duration::from_millis(250),
                 peak_memory: Some(44_100_000),
+                read: 0,
+                written: 2_500_000,
             },
             Event::Finished {
                 node,
@@ -328,7 +341,7 @@ mod tests {
             "#1 T two",
             "#1 T 20%",
             "#1 T end",
-            "#1 DONE 0.1s (cpu 0.2s, 45 MB)",
+            "#1 DONE 0.1s (cpu 0.2s, 45 MB, disk 0 MB read, 2 MB written)",
             "#2 [a 1/1] RUN x",
             "#2 CACHED",
         ];

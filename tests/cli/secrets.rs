@@ -168,3 +168,21 @@ fn r27_a_required_secret_that_is_not_given_is_named() {
     env.dockerfile("FROM busybox\nRUN --mount=type=secret,id=key ! test -e /run/secrets/key\n");
     env.build(&[]).success();
 }
+
+#[test]
+fn a_secret_from_a_pipe_is_read_once() {
+    use std::io::Write;
+    use std::process::Stdio;
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM busybox\nRUN --mount=type=secret,id=key test \"$(cat /run/secrets/key)\" = piped\n",
+    );
+    let mut command = env.command(&["-t", "x", "--secret", "id=key,src=/dev/stdin"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut build = command.stderr(Stdio::piped()).spawn().unwrap();
+    build.stdin.take().unwrap().write_all(b"piped").unwrap();
+    env.said(build.wait_with_output().unwrap()).success();
+}

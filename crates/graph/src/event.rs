@@ -37,6 +37,9 @@ pub enum Event {
         cpu: Duration,
         /// Bytes; `None` when too little to be measured.
         peak_memory: Option<u64>,
+        /// Bytes from and to disks, as far as they were not cached.
+        read: u64,
+        written: u64,
     },
     Finished {
         node: NodeId,

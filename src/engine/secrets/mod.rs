@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use matcher::{Matcher, Search};
+use serde::{Deserialize, Serialize};
 
 pub(super) use leaks::{Leaks, MOUNTED_MIN, UNMOUNTED_MIN};
 
@@ -39,25 +40,42 @@ impl fmt::Debug for Secrets {
     }
 }
 
-impl Secrets {
+/// Secrets on their way to the process inside.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct SecretValues(BTreeMap<String, Vec<u8>>);
+
+impl fmt::Debug for SecretValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl SecretValues {
     /// Reads them all: a build with a wrong `--secret` fails before it starts.
-    pub(crate) fn read(
-        sources: &BTreeMap<String, SecretSource>,
-        allowed_in_layers: &BTreeSet<String>,
-    ) -> Result<Self, Failure> {
-        if let Some(id) = allowed_in_layers
-            .iter()
-            .find(|id| !sources.contains_key(*id))
-        {
-            let message = format!("--allow-secret-in-layer {id}: there is no --secret id={id}");
-            return Err(Failure::new(FailureKind::Usage, message));
-        }
+    pub(crate) fn read(sources: &BTreeMap<String, SecretSource>) -> Result<Self, Failure> {
         let mut values = BTreeMap::new();
         for (id, source) in sources {
             let value = read(source).map_err(|reason| {
                 Failure::new(FailureKind::Usage, format!("--secret id={id}: {reason}"))
             })?;
             values.insert(id.clone(), value);
+        }
+        Ok(Self(values))
+    }
+}
+
+impl Secrets {
+    /// `allowed_in_layers` are the ids of secrets that layers may hold.
+    pub(crate) fn new(
+        SecretValues(values): SecretValues,
+        allowed_in_layers: &BTreeSet<String>,
+    ) -> Result<Self, Failure> {
+        if let Some(id) = allowed_in_layers
+            .iter()
+            .find(|id| !values.contains_key(*id))
+        {
+            let message = format!("--allow-secret-in-layer {id}: there is no --secret id={id}");
+            return Err(Failure::new(FailureKind::Usage, message));
         }
         let forms = values.values().flat_map(|value| forms::printed(value));
         let matcher = Arc::new(Matcher::new(forms.map(|form| (form, 0))));
@@ -66,6 +84,11 @@ impl Secrets {
             matcher,
             allowed_in_layers: allowed_in_layers.clone(),
         })
+    }
+
+    /// A copy for the process inside.
+    pub(crate) fn values(&self) -> SecretValues {
+        SecretValues(self.values.clone())
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<&Vec<u8>> {
