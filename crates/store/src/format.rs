@@ -11,6 +11,8 @@
 //!   records/<kind>/<2 hex>/<hex>   BLAKE3 sum, then the record's bytes
 //!   context/              stat caches of build contexts
 //!   caches/               RUN --mount=type=cache
+//!   git/                  commits that ADD fetched: a bare repository per remote, its lock;
+//!                         known_hosts: keys of ssh hosts seen once
 //!   logs/<time>/<n>.log   what the steps of a build printed; of the last builds
 //!   tmp/<name>/           one per process, its `lock` held while it lives
 //! ```
