@@ -131,6 +131,8 @@ fn is_optional(operation: &Op<'_>, errno: Errno) -> bool {
         Op::MaskFile { .. } | Op::MaskDirectory { .. } | Op::ReadOnly { .. } => {
             errno == Errno::NOENT
         }
+        // The filter of an outer container; the step then sees that container's name.
+        Op::Hostname { .. } => errno == Errno::PERM,
         // A kernel without POSIX message queues.
         Op::NewMount { filesystem, .. } => *filesystem == c"mqueue" && errno == Errno::NODEV,
         _ => false,
