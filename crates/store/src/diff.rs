@@ -48,7 +48,34 @@ pub fn changes(items: Vec<Item>, below: &dyn Below) -> Result<Vec<Item>> {
         .flatten()
         .filter(|i| wanted.contains(&i.entry.path))
         .collect();
-    Ok(promote_links(kept, &first_names))
+    Ok(promote_links(with_parents(kept, wanted, below), &first_names))
+}
+
+/// An overlay upper holds the parents of all that changed; a list of changes may not (rule L03).
+fn with_parents(
+    mut items: Vec<Item>,
+    mut wanted: HashSet<Vec<u8>>,
+    below: &dyn Below,
+) -> Vec<Item> {
+    for item in &items {
+        wanted.remove(&item.entry.path);
+    }
+    let complete = wanted.is_empty();
+    for path in wanted {
+        if let Some(entry) = below.entry(&path) {
+            // A layer that is no longer on top may have called it opaque.
+            let kind = Kind::Directory { opaque: false };
+            let entry = Entry { path, kind, ..entry };
+            items.push(Item {
+                entry,
+                content: Content::None,
+            });
+        }
+    }
+    if !complete {
+        items.sort_by(|a, b| compare_paths(&a.entry.path, &b.entry.path));
+    }
+    items
 }
 
 fn want_parents(path: &[u8], wanted: &mut HashSet<Vec<u8>>) {
@@ -268,6 +295,20 @@ mod tests {
         assert_eq!(
             result(changed, &lower),
             [("a".into(), DIR), ("a/f".into(), file())]
+        );
+    }
+
+    #[test]
+    fn l03_parents_that_are_not_among_the_changes_are_added() {
+        let lower = below(&[("a", DIR, 1), ("a/b", DIR, 1)]);
+        let changed = vec![item("a/b/f", file(), 2)];
+        assert_eq!(
+            result(changed, &lower),
+            [
+                ("a".into(), DIR),
+                ("a/b".into(), DIR),
+                ("a/b/f".into(), file())
+            ]
         );
     }
 
