@@ -161,7 +161,7 @@ fn with_selection<T>(
     let mut checkouts = Vec::with_capacity(inputs.len());
     for input in inputs {
         checkouts.push(match input {
-            Output::Checkout(checkout) => Some(checkout.tree(engine)?),
+            Output::Checkout(checkout) => Some(checkout.tree(&engine.access())?),
             _ => None,
         });
     }

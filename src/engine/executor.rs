@@ -11,7 +11,7 @@ use store::Digest;
 use store::record::RecordKind;
 
 use super::context::Contexts;
-use super::fetch::{self, Fetching, git, http};
+use super::fetch::{self, Access, Fetching, git, http};
 use super::layers::{Layers, Tree};
 use super::resolve::Images;
 use super::rootfs::Roots;
@@ -257,6 +257,16 @@ impl Engine {
         self.cancel.is_cancelled()
     }
 
+    pub(super) fn access(&self) -> Access<'_> {
+        Access {
+            fetching: &self.fetching,
+            store: &self.layers.store,
+            secrets: &self.run.secrets,
+            cancel: &self.cancel,
+            may_execute: self.may_execute,
+        }
+    }
+
     /// Said once, at the end of the build.
     pub(crate) fn warn(&self, text: &str) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -306,7 +316,7 @@ impl Executor for Engine {
             Op::Scratch => Ok(source(Output::Tree(Tree::default()))),
             Op::Image { name } => Ok(source(Output::Tree(self.images.tree(name)?))),
             Op::Context { name } => Ok(source(Output::Context(name.as_str().into()))),
-            Op::Http(_) | Op::Git(_) => fetch::prepare(self, node),
+            Op::Http(_) | Op::Git(_) => fetch::prepare(&self.access(), node),
             Op::Run(_) | Op::Copy(_) | Op::Workdir(_) => {
                 let base = inputs[0].tree()?;
                 self.prepare_step(node, inputs, base)
@@ -339,7 +349,7 @@ impl Executor for Engine {
         cancel: &Cancel,
     ) -> Result<Output, StepError> {
         if matches!(node.op, Op::Http(_) | Op::Git(_)) {
-            return fetch::execute(self, node, key, cancel);
+            return fetch::execute(&self.access(), node, key, cancel);
         }
         if !self.may_execute {
             return Err(StepError::NeedsInside);

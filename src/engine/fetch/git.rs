@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use self::command::{Git, GitError};
 use self::location::Location;
 use self::repository::Repository;
-use super::Pin;
+use super::{Access, Pin};
 use super::text;
-use crate::engine::executor::{Engine, StepError};
+use crate::engine::executor::StepError;
 use crate::failure::{Failure, FailureKind};
 
 pub(crate) use self::checkout::CheckoutTree;
@@ -102,12 +102,12 @@ impl Checkout {
     ///
     /// # Errors
     /// When git fails, or the directory in the URL is none of the commit.
-    pub(crate) fn tree(&self, engine: &Engine) -> Result<Arc<CheckoutTree>, StepError> {
+    pub(crate) fn tree(&self, access: &Access<'_>) -> Result<Arc<CheckoutTree>, StepError> {
         let mut tree = self.tree.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tree) = &*tree {
             return Ok(tree.clone());
         }
-        let made = Arc::new(checkout::check_out(engine, self)?);
+        let made = Arc::new(checkout::check_out(access, self)?);
         Ok(tree.insert(made).clone())
     }
 }
@@ -118,18 +118,18 @@ impl Checkout {
 /// When the remote does not answer or has no such ref, or the commit is not the one that the
 /// checksum asks for (rule D15).
 pub(crate) fn look_up(
-    engine: &Engine,
+    access: &Access<'_>,
     op: &op::Git,
     key: &Key,
 ) -> Result<(Arc<Checkout>, bool), StepError> {
     let location = parse(op)?;
-    let resolved = match engine.fetching.pin(key) {
+    let resolved = match access.fetching.pin(key) {
         Some(Pin::Commit(resolved)) => resolved,
-        _ => resolve::resolve(engine, &location)?,
+        _ => resolve::resolve(access, &location)?,
     };
-    engine.fetching.put_pin(key, Pin::Commit(resolved.clone()));
+    access.fetching.put_pin(key, Pin::Commit(resolved.clone()));
     let checkout = Checkout::new(location, resolved);
-    let has = Repository::new(engine, &checkout.location, &engine.cancel)?.has(&checkout);
+    let has = Repository::new(access, &checkout.location, access.cancel)?.has(&checkout);
     Ok((Arc::new(checkout), has))
 }
 
@@ -138,14 +138,14 @@ pub(crate) fn look_up(
 /// # Errors
 /// As [`look_up`], and when the remote does not give the commit.
 pub(crate) fn fetch(
-    engine: &Engine,
+    access: &Access<'_>,
     op: &op::Git,
     key: &Key,
     cancel: &Cancel,
 ) -> Result<Arc<Checkout>, StepError> {
-    let (checkout, has) = look_up(engine, op, key)?;
+    let (checkout, has) = look_up(access, op, key)?;
     if !has {
-        Repository::new(engine, &checkout.location, cancel)?.fetch(&checkout)?;
+        Repository::new(access, &checkout.location, cancel)?.fetch(&checkout)?;
     }
     Ok(checkout)
 }
@@ -156,9 +156,9 @@ fn parse(op: &op::Git) -> Result<Location, StepError> {
 }
 
 /// Git as the repository at `location` needs it: with the secrets and the agent it gets.
-fn git(engine: &Engine, location: &Location, cancel: &Cancel) -> Result<Git, StepError> {
+fn git(access: &Access<'_>, location: &Location, cancel: &Cancel) -> Result<Git, StepError> {
     let mut config = Vec::new();
-    if let Some(value) = authorization(engine, location)? {
+    if let Some(value) = authorization(access, location)? {
         let origin = location
             .remote
             .split('/')
@@ -172,19 +172,19 @@ fn git(engine: &Engine, location: &Location, cancel: &Cancel) -> Result<Git, Ste
     }
     Ok(Git {
         config,
-        agent: engine.fetching.agent("default").cloned(),
-        known_hosts: engine.layers.store.area("git")?.join("known_hosts"),
+        agent: access.fetching.agent("default").cloned(),
+        known_hosts: access.store.area("git")?.join("known_hosts"),
         cancel: cancel.clone(),
     })
 }
 
 /// From the secrets `GIT_AUTH_HEADER` and `GIT_AUTH_TOKEN`, those with `.<host>` first, as
 /// BuildKit has it; else from the URL.
-fn authorization(engine: &Engine, location: &Location) -> Result<Option<String>, StepError> {
+fn authorization(access: &Access<'_>, location: &Location) -> Result<Option<String>, StepError> {
     if !location.is_http() {
         return Ok(None);
     }
-    let secrets = &engine.run.secrets;
+    let secrets = access.secrets;
     let host = location.host().unwrap_or_default();
     for suffix in [format!(".{host}"), String::new()] {
         for kind in ["GIT_AUTH_HEADER", "GIT_AUTH_TOKEN"] {

@@ -20,10 +20,10 @@ use store::tree::ContentHash;
 use store::{Digest, Store};
 
 use self::transfer::{Options, Target, TransferError, transfer};
-use super::Pin;
+use super::{Access, Pin};
 use super::text::{self, percent_decode, redact};
 use crate::engine::copy::GivenFile;
-use crate::engine::executor::{Engine, StepError};
+use crate::engine::executor::StepError;
 use crate::engine::secrets::Secrets;
 use crate::failure::{Failure, FailureKind};
 
@@ -205,45 +205,44 @@ fn basic(url: &Url) -> Option<String> {
 /// # Errors
 /// When the server refuses (rule D16) or cannot be asked.
 pub(crate) fn look_up(
-    engine: &Engine,
+    access: &Access<'_>,
     op: &op::Http,
     key: &Key,
 ) -> Result<Option<Download>, StepError> {
-    let store = &engine.layers.store;
-    if let Some(Pin::Download { download, fresh }) = engine.fetching.pin(key)
+    let store = access.store;
+    if let Some(Pin::Download { download, fresh }) = access.fetching.pin(key)
         && download.is_in(store)
     {
         return Ok(Some(download).filter(|_| !fresh));
     }
-    let request = Request::new(op, &engine.run.secrets)?;
+    let request = Request::new(op, access.secrets)?;
     let Some(record) = request.record(store)? else {
         return Ok(None);
     };
     if op.checksum.is_some() {
         return Ok(Some(record.download));
     }
-    let unchanged = is_unchanged(engine, &request, &record)?;
+    let unchanged = is_unchanged(access, &request, &record)?;
     let found = Some(record.download).filter(|_| unchanged);
     if let Some(download) = found.clone() {
         let fresh = false;
-        engine
-            .fetching
+        access.fetching
             .put_pin(key, Pin::Download { download, fresh });
     }
     Ok(found)
 }
 
 /// True when something is known of the operation, so that a transfer may well give what is known.
-pub(crate) fn is_known(engine: &Engine, op: &op::Http) -> bool {
-    Request::new(op, &engine.run.secrets)
-        .and_then(|request| request.record(&engine.layers.store))
+pub(crate) fn is_known(access: &Access<'_>, op: &op::Http) -> bool {
+    Request::new(op, access.secrets)
+        .and_then(|request| request.record(&access.store))
         .is_ok_and(|record| record.is_some())
 }
 
 /// Asks the server whether it still has what the record says. Its answer is not read further than
 /// the headers: what changed is transferred when the step runs.
 fn is_unchanged(
-    engine: &Engine,
+    access: &Access<'_>,
     request: &Request<'_>,
     record: &Record,
 ) -> Result<bool, StepError> {
@@ -256,8 +255,8 @@ fn is_unchanged(
     } else {
         return Ok(false);
     }
-    let client = engine.fetching.http()?;
-    engine.fetching.wait(&engine.cancel, async {
+    let client = access.fetching.http()?;
+    access.fetching.wait(access.cancel, async {
         let options = Options::default();
         let response = transfer::ask(client, &request.url, &headers, &options)
             .await
@@ -280,26 +279,26 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 /// # Errors
 /// [`TransferError`]; when the checksum is another one; when `cancel` goes on.
 pub(crate) fn fetch(
-    engine: &Engine,
+    access: &Access<'_>,
     op: &op::Http,
     key: &Key,
     cancel: &Cancel,
 ) -> Result<Download, StepError> {
-    let store = &engine.layers.store;
-    if let Some(Pin::Download { download, .. }) = engine.fetching.pin(key)
+    let store = access.store;
+    if let Some(Pin::Download { download, .. }) = access.fetching.pin(key)
         && download.is_in(store)
     {
         return Ok(download);
     }
-    let request = Request::new(op, &engine.run.secrets)?;
-    let client = engine.fetching.http()?;
+    let request = Request::new(op, access.secrets)?;
+    let client = access.fetching.http()?;
     let target = Target {
         url: &request.url,
         headers: request.headers(),
         store,
     };
     let options = Options::default();
-    let done = engine.fetching.wait(cancel, async {
+    let done = access.fetching.wait(cancel, async {
         let done = transfer(client, &target, &options).await;
         done.map_err(|e| request.failure(&e))
     })?;
@@ -335,6 +334,6 @@ pub(crate) fn fetch(
         download: download.clone(),
         fresh: true,
     };
-    engine.fetching.put_pin(key, pin);
+    access.fetching.put_pin(key, pin);
     Ok(download)
 }

@@ -16,23 +16,25 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use graph::{Cancel, Key, KeyBuilder, Node, Op, Prepared};
 use oci::http::{Timeouts, reqwest};
 use serde::{Deserialize, Serialize};
+use store::Store;
 use store::digest::hex;
 use tokio::runtime::Handle;
 
-use super::executor::{Engine, Output, StepError};
+use super::executor::{Output, StepError};
+use super::secrets::Secrets;
 use crate::failure::{Failure, FailureKind};
 
 /// Looks a source up.
 ///
 /// # Errors
 /// When its server refuses or cannot be asked.
-pub(super) fn prepare(engine: &Engine, node: &Node) -> Result<Prepared<Output>, StepError> {
+pub(super) fn prepare(access: &Access<'_>, node: &Node) -> Result<Prepared<Output>, StepError> {
     let key = KeyBuilder::new(&node.op).finish();
     let hit = match &node.op {
         Op::Http(_) if node.meta.no_cache => None,
-        Op::Http(op) => http::look_up(engine, op, &key)?.map(|d| Output::Download(Arc::new(d))),
+        Op::Http(op) => http::look_up(access, op, &key)?.map(|d| Output::Download(Arc::new(d))),
         Op::Git(op) => {
-            let (checkout, is_here) = git::look_up(engine, op, &key)?;
+            let (checkout, is_here) = git::look_up(access, op, &key)?;
             is_here.then_some(Output::Checkout(checkout))
         }
         _ => return Err(no_source()),
@@ -49,7 +51,7 @@ pub(super) fn prepare(engine: &Engine, node: &Node) -> Result<Prepared<Output>, 
 /// # Errors
 /// When its server does not give what is wanted, or `cancel` goes on.
 pub(super) fn execute(
-    engine: &Engine,
+    access: &Access<'_>,
     node: &Node,
     key: &Key,
     cancel: &Cancel,
@@ -57,12 +59,12 @@ pub(super) fn execute(
     match &node.op {
         // What changed is used by a step that has to run then; but a server that cannot say
         // whether something changed may give the same again.
-        Op::Http(op) if engine.may_execute || http::is_known(engine, op) => {
-            let download = http::fetch(engine, op, key, cancel)?;
+        Op::Http(op) if access.may_execute || http::is_known(access, op) => {
+            let download = http::fetch(access, op, key, cancel)?;
             Ok(Output::Download(Arc::new(download)))
         }
-        Op::Git(op) if engine.may_execute => {
-            Ok(Output::Checkout(git::fetch(engine, op, key, cancel)?))
+        Op::Git(op) if access.may_execute => {
+            Ok(Output::Checkout(git::fetch(access, op, key, cancel)?))
         }
         Op::Http(_) | Op::Git(_) => Err(StepError::NeedsInside),
         _ => Err(no_source()),
@@ -71,6 +73,17 @@ pub(super) fn execute(
 
 fn no_source() -> StepError {
     Failure::new(FailureKind::Internal, "not a source that is fetched").into()
+}
+
+/// What fetching needs of a build.
+#[derive(Clone, Copy)]
+pub(crate) struct Access<'a> {
+    pub(crate) fetching: &'a Fetching,
+    pub(crate) store: &'a Store,
+    pub(crate) secrets: &'a Secrets,
+    pub(crate) cancel: &'a Cancel,
+    /// False in the process outside when steps have to run inside, where all of it is done.
+    pub(crate) may_execute: bool,
 }
 
 /// What one of the sources turned out to be. The process inside takes these over from the one

@@ -10,7 +10,8 @@ use super::repository::Repository;
 use super::{Checkout, failure};
 use crate::engine::context::{ContextOptions, ContextTree};
 use crate::engine::copy::{FileFacts, IgnoreRule, Node, Tree, TreeError};
-use crate::engine::executor::{Engine, StepError};
+use crate::engine::executor::StepError;
+use crate::engine::fetch::Access;
 use crate::failure::{Failure, FailureKind};
 
 /// A checked out commit as a source of `COPY`.
@@ -62,13 +63,13 @@ impl Tree for CheckoutTree {
 }
 
 /// Checks the commit out.
-pub(super) fn check_out(engine: &Engine, checkout: &Checkout) -> Result<CheckoutTree, StepError> {
+pub(super) fn check_out(access: &Access<'_>, checkout: &Checkout) -> Result<CheckoutTree, StepError> {
     let location = &checkout.location;
-    let repository = Repository::new(engine, location, &engine.cancel)?;
+    let repository = Repository::new(access, location, access.cancel)?;
     if !repository.has(checkout) {
         repository.fetch(checkout)?;
     }
-    let draft = engine.layers.store.layer_draft()?;
+    let draft = access.store.layer_draft()?;
     let work = Work {
         checkout,
         bare: repository.directory(&checkout.resolved.commit),

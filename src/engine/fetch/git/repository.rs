@@ -10,7 +10,8 @@ use store::digest::hex;
 use super::command::{Call, Git, GitError, REMOTE};
 use super::location::Location;
 use super::{Checkout, failure, git};
-use crate::engine::executor::{Engine, StepError};
+use crate::engine::executor::StepError;
+use crate::engine::fetch::Access;
 use crate::failure::{Failure, FailureKind};
 
 /// Kept commits have a ref of this prefix and their own name; it appears when all that belongs to
@@ -28,14 +29,14 @@ pub(super) struct Repository<'a> {
 
 impl<'a> Repository<'a> {
     pub(super) fn new(
-        engine: &Engine,
+        access: &Access<'_>,
         location: &'a Location,
         cancel: &Cancel,
     ) -> Result<Self, StepError> {
         Ok(Self {
             location,
-            git: git(engine, location, cancel)?,
-            area: engine.layers.store.area("git")?,
+            git: git(access, location, cancel)?,
+            area: access.store.area("git")?,
         })
     }
 

@@ -4,14 +4,15 @@ use super::command::{Call, REMOTE};
 use super::location::{Location, is_full_commit, may_be_abbreviated};
 use super::repository::Repository;
 use super::{Resolved, failure, git};
-use crate::engine::executor::{Engine, StepError};
+use crate::engine::executor::StepError;
+use crate::engine::fetch::Access;
 use crate::failure::{Failure, FailureKind};
 
 /// Asks the remote, unless the URL names a whole commit.
 ///
 /// # Errors
 /// See [`super::look_up`].
-pub(super) fn resolve(engine: &Engine, location: &Location) -> Result<Resolved, StepError> {
+pub(super) fn resolve(access: &Access<'_>, location: &Location) -> Result<Resolved, StepError> {
     let commit = |commit: String| Resolved {
         commit,
         name: None,
@@ -19,11 +20,11 @@ pub(super) fn resolve(engine: &Engine, location: &Location) -> Result<Resolved, 
     };
     let resolved = match location.reference.as_deref() {
         Some(name) if is_full_commit(name) => commit(name.to_owned()),
-        name => match ask(engine, location, name)? {
+        name => match ask(access, location, name)? {
             Some(resolved) => resolved,
             None => match name.filter(|name| may_be_abbreviated(name)) {
                 Some(name) => {
-                    let repository = Repository::new(engine, location, &engine.cancel)?;
+                    let repository = Repository::new(access, location, access.cancel)?;
                     commit(repository.complete(name)?)
                 }
                 None => return Err(no_such_ref(location)),
@@ -36,11 +37,11 @@ pub(super) fn resolve(engine: &Engine, location: &Location) -> Result<Resolved, 
 
 /// `None`: the remote has no such ref.
 fn ask(
-    engine: &Engine,
+    access: &Access<'_>,
     location: &Location,
     name: Option<&str>,
 ) -> Result<Option<Resolved>, StepError> {
-    let git = git(engine, location, &engine.cancel)?;
+    let git = git(access, location, access.cancel)?;
     let call = Call {
         protocols: REMOTE,
         ..Call::default()
