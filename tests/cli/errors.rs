@@ -15,8 +15,9 @@ fn a_failing_step_shows_its_output_its_lines_and_its_status() {
         .failure(1)
         .says("why")
         .says("exit code: 7")
-        .says("Dockerfile:2-3")
-        .says(">>> RUN echo before");
+        .says("--> Dockerfile:2:1")
+        .says("2 | / RUN echo before && \\")
+        .says("3 | |   sh -c 'echo why >&2; exit 7'");
 }
 
 #[test]
@@ -25,10 +26,84 @@ fn several_syntax_errors_come_in_one_go() {
     env.dockerfile("FROM scratch\nRUNN x\nCOPY --form=a b c\n");
     env.build(&[])
         .failure(3)
-        .says("RUNN")
-        .says("RUN")
-        .says("form")
-        .says("Dockerfile:2");
+        .says("error: unknown instruction: RUNN\n --> Dockerfile:2:1\n")
+        .says("2 | RUNN x\n  | ^^^^\n")
+        .says("= help: did you mean RUN?")
+        .says("error: unknown flag: --form\n --> Dockerfile:3:6\n")
+        .says("= help: did you mean --from?")
+        .says("ERROR: 2 errors in Dockerfile");
+}
+
+#[test]
+fn text_after_a_continuation_is_the_reason_told() {
+    let env = Env::bare();
+    env.dockerfile("FROM scratch\nRUN install \\\n    one \\  # tools\n    two three\n");
+    env.build(&[])
+        .failure(3)
+        .says("dockerfile parse error on line 4: unknown instruction: two")
+        .says("line 3 does not continue here: its \\ is followed by `# tools`")
+        .says("move the comment to its own line");
+}
+
+#[test]
+fn what_lowering_finds_is_shown_in_its_place_with_advice() {
+    let env = Env::bare();
+    for (text, place, message, advice) in [
+        (
+            "ARG VERSION=1\nFROM scratch$VERISON\nFROM a:$VERISON\n",
+            "Dockerfile:3:6",
+            "failed to parse stage name",
+            "did you mean VERSION?",
+        ),
+        (
+            "FROM scratch AS builder\nFROM scratch\nEXPOSE 80 70000\n",
+            "Dockerfile:3:11",
+            "invalid containerPort: 70000",
+            "from 0 to 65535",
+        ),
+        (
+            "FROM scratch\nCOPY --from=7 a /\n",
+            "Dockerfile:2:13",
+            "invalid stage index 7",
+            "stages count from 0",
+        ),
+        (
+            "FROM scratch\nSTOPSIGNAL SIGTREM\n",
+            "Dockerfile:2:12",
+            "invalid signal: SIGTREM",
+            "did you mean SIGTERM?",
+        ),
+        (
+            "ARG BASE_IMAGE=scratch\nFROM ${BASE_IMGE}\n",
+            "Dockerfile:2:6",
+            "should not be blank",
+            "did you mean BASE_IMAGE?",
+        ),
+        (
+            "FROM scratch\nENV A=\"${B:?set B}\"\n",
+            "Dockerfile:2:7",
+            "B: set B",
+            "--build-arg B=",
+        ),
+    ] {
+        env.dockerfile(text);
+        env.build(&[]).failure(3).says(place).says(message).says(advice);
+    }
+    env.dockerfile("FROM scratch AS builder\nFROM scratch AS final\n");
+    env.build(&["--target", "bulider"])
+        .failure(3)
+        .says("did you mean builder?");
+}
+
+#[test]
+fn values_that_double_with_every_line_end_with_a_clear_error() {
+    let env = Env::bare();
+    let doubled = "ENV a=$a$a\n".repeat(40);
+    env.dockerfile(&format!("FROM scratch\nENV a=0123456789\n{doubled}"));
+    env.build(&[]).failure(3).says("bytes").says("Dockerfile:1");
+    let doubled = "ARG a=$a$a\n".repeat(40);
+    env.dockerfile(&format!("ARG a=0123456789\n{doubled}FROM scratch\n"));
+    env.build(&[]).failure(3).says("bytes");
 }
 
 #[test]
@@ -47,11 +122,6 @@ fn c19_a_missing_source_is_named_with_the_rule_that_hides_it() {
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
     let env = Env::bare();
-    env.dockerfile("FROM scratch\nADD https://example.invalid/f /f\n");
-    env.build(&[])
-        .failure(2)
-        .says("ADD https://example.invalid/f")
-        .says("not implemented");
     env.dockerfile("FROM scratch\n");
     env.build_to(&["--output", "type=docker,dest=x"])
         .failure(2)

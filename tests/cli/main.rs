@@ -22,6 +22,7 @@ mod parallel;
 mod secrets;
 mod server;
 mod ssh;
+mod rungs;
 mod stages;
 mod steps;
 mod support;

@@ -20,7 +20,7 @@ use crate::word::{expand_heredoc, expand_tracked, expand_words};
 /// `ARG`s that never become variables (rule A16).
 const NOT_VARIABLES: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
-/// Most bytes of variables, summed over all stages.
+/// Most bytes that words expand to and variables take, summed over all stages.
 const MAX_HELD: usize = 256 << 20;
 
 /// Most names a misspelt one is compared with.
@@ -246,6 +246,7 @@ impl Evaluator<'_, '_> {
                     .unset
                     .iter()
                     .for_each(|name| self.undefined(name, place));
+                self.hold(expansion.value.len(), place)?;
                 Ok(expansion.value)
             }
             Err(error) => {

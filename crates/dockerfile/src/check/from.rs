@@ -22,6 +22,9 @@ pub(super) struct Base {
     pub(super) platform: Option<String>,
 }
 
+/// Most bytes of values that global arguments may have; see the same bound for stages.
+const MAX_HELD: usize = 256 << 20;
+
 pub(super) fn check(
     file: &File,
     context: &CheckContext<'_>,
@@ -34,10 +37,17 @@ pub(super) fn check(
 
     let mut global = defaults;
     let mut declared = BTreeSet::new();
+    let mut held = 0;
     for instruction in &file.meta_args {
         declare(instruction, escape, Some(context.build_args), &mut global)
             .map_err(|error| stop(place_of(instruction), error.to_string()))?;
-        declared.extend(names(instruction));
+        let names = names(instruction);
+        held += size(&names, &global);
+        if held > MAX_HELD {
+            let message = format!("the global arguments take more than {MAX_HELD} bytes");
+            return Err(stop(place_of(instruction), message));
+        }
+        declared.extend(names);
     }
     let mut stages = Vec::with_capacity(file.stages.len());
     for stage in &file.stages {
@@ -99,6 +109,12 @@ fn declare(
     Ok(())
 }
 
+/// Bytes of the values that an instruction set.
+fn size(names: &[String], global: &BTreeMap<String, String>) -> usize {
+    let values = names.iter().filter_map(|name| global.get(name));
+    values.map(String::len).sum()
+}
+
 fn names(instruction: &Instruction) -> Vec<String> {
     match &instruction.kind {
         InstructionKind::Arg(declarations) => {
@@ -112,8 +128,13 @@ fn names(instruction: &Instruction) -> Vec<String> {
 fn default_arguments(file: &File, defaults: &BTreeMap<String, String>, report: &mut Report<'_>) {
     let escape = file.directives.escape;
     let mut global = defaults.clone();
+    let mut held = 0;
     for instruction in &file.meta_args {
         if declare(instruction, escape, None, &mut global).is_err() {
+            return;
+        }
+        held += size(&names(instruction), &global);
+        if held > MAX_HELD {
             return;
         }
     }

@@ -7,7 +7,7 @@ use dockerfile::instruction::InstructionKind;
 
 use super::captured::ArgUse;
 use super::error::LowerError;
-use super::expand::{Words, global_word};
+use super::expand::{Budget, Words, global_word};
 use super::variables::Variables;
 use super::{buildkit_args, epoch, platform, reference};
 use crate::facts::Selection;
@@ -30,6 +30,7 @@ pub(crate) struct Build<'a> {
     /// The global `ARG`s by name, for the outline.
     pub(crate) global_args: BTreeMap<String, ArgUse>,
     pub(crate) source_date_epoch: Option<i64>,
+    pub(crate) budget: Budget,
 }
 
 impl<'a> Build<'a> {
@@ -45,7 +46,8 @@ impl<'a> Build<'a> {
         buildkit_args::check(&selection.build_args)?;
         let asked = selection.target.as_deref().filter(|name| !name.is_empty());
         let mut globals = platform::global_variables(selection, asked.or(last.name.as_deref()));
-        let global_args = declare_globals(file, selection, &mut globals)?;
+        let budget = Budget::default();
+        let global_args = declare_globals(file, selection, &mut globals, &budget)?;
         let mut build_args = selection.build_args.clone();
         let source_date_epoch = epoch::resolve(&mut build_args, &mut globals)?;
         Ok(Self {
@@ -55,11 +57,13 @@ impl<'a> Build<'a> {
             globals,
             global_args,
             source_date_epoch,
+            budget,
         })
     }
 
-    pub(crate) fn words<'v>(&self, variables: &'v Variables) -> Words<'v> {
+    pub(crate) fn words<'v>(&'v self, variables: &'v Variables) -> Words<'v> {
         Words {
+            budget: &self.budget,
             escape: self.file.directives.escape,
             variables,
         }
@@ -101,6 +105,7 @@ fn declare_globals(
     file: &File,
     selection: &Selection,
     globals: &mut Variables,
+    budget: &Budget,
 ) -> Result<BTreeMap<String, ArgUse>, LowerError> {
     let escape = file.directives.escape;
     let mut args: BTreeMap<String, ArgUse> = BTreeMap::new();
@@ -114,7 +119,7 @@ fn declare_globals(
             if let Some(value) = selection.build_args.get(name) {
                 used.value = Some(value.clone());
             } else if let Some(default) = &declaration.default {
-                let expanded = global_word(default, escape, globals, instruction.lines)?;
+                let expanded = global_word(default, escape, globals, instruction.lines, budget)?;
                 used.value = Some(expanded.value);
                 used.needs = expanded.used;
                 if used.needs.remove(name) {

@@ -1,6 +1,7 @@
 //! Instructions that change nothing but the image's config (rules K14, M03, W14-W23).
 
 use dockerfile::instruction::{CommandLine, Healthcheck, KeyValues, Onbuild};
+use dockerfile::suggest::nearest;
 use serde_json::{Map, Value, json};
 
 use super::env;
@@ -131,8 +132,15 @@ pub(crate) fn shell(scope: &mut Scope<'_>, shell: &[String]) -> Result<(), Lower
 pub(crate) fn stopsignal(scope: &mut Scope<'_>, written: &str) -> Result<(), LowerError> {
     let signal = scope.words().word(written)?;
     if !is_signal(&signal) {
-        return Err(LowerError::value(format!("invalid signal: {signal}"))
-            .help("give a name (SIGTERM, TERM, RTMIN+3) or a number"));
+        let upper = signal.to_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        let near = match nearest(name, SIGNALS) {
+            Some(near) => format!(" (did you mean SIG{near}?)"),
+            None => String::new(),
+        };
+        return Err(LowerError::value(format!("invalid signal: {signal}{near}"))
+            .help("give a name (SIGTERM, TERM, RTMIN+3) or a number")
+            .about(written));
     }
     record(scope, format!("STOPSIGNAL {signal}"));
     scope.state.config.config.stop_signal = signal;
@@ -167,13 +175,14 @@ pub(crate) fn volume(scope: &mut Scope<'_>, written: &[String]) -> Result<(), Lo
 }
 
 /// Names of `signal(7)` with or without `SIG`, in any case, and any number but 0.
+/// Without `SIG`.
+const SIGNALS: [&str; 36] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+    "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+    "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+];
+
 fn is_signal(text: &str) -> bool {
-    const NAMES: [&str; 36] = [
-        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT",
-        "KILL", "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM",
-        "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
-        "RTMIN", "RTMAX",
-    ];
     if let Ok(number) = text.parse::<i64>() {
         return number != 0;
     }
@@ -185,7 +194,7 @@ fn is_signal(text: &str) -> bool {
             .and_then(|rest| rest.parse::<u32>().ok())
             .is_some_and(|number| number <= largest)
     };
-    NAMES.contains(&name) || offset("RTMIN+", 15) || offset("RTMAX-", 14)
+    SIGNALS.contains(&name) || offset("RTMIN+", 15) || offset("RTMAX-", 14)
 }
 
 #[cfg(test)]

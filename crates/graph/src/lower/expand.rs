@@ -1,5 +1,7 @@
 //! Expansion of words with the variables of their place.
 
+use std::cell::Cell;
+
 use dockerfile::LineRange;
 use dockerfile::word::{self, Environment, ExpandError};
 
@@ -28,17 +30,45 @@ impl From<ExpandError> for LowerError {
     }
 }
 
+/// Most bytes that all words of a build expand to, copies of variables for steps and stages
+/// included: values that contain values grow fast (`ENV a=$a$a` doubles with every line).
+const MOST_EXPANDED: usize = 256 << 20;
+
+/// What of [`MOST_EXPANDED`] is used up.
+#[derive(Debug, Default)]
+pub(crate) struct Budget(Cell<usize>);
+
+impl Budget {
+    /// # Errors
+    /// When `bytes` more are too many.
+    pub(crate) fn spend(&self, bytes: usize) -> Result<(), LowerError> {
+        let spent = self.0.get().saturating_add(bytes);
+        self.0.set(spent);
+        if spent <= MOST_EXPANDED {
+            return Ok(());
+        }
+        let message =
+            format!("the variables of this build expand to more than {MOST_EXPANDED} bytes");
+        Err(LowerError::new(ErrorKind::Expansion, message)
+            .help("values that contain values grow fast: ENV a=$a$a doubles with every line"))
+    }
+}
+
 /// The words of one instruction: the file's escape character and the variables in force before
 /// the instruction began (rule X04).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Words<'a> {
     pub(crate) escape: char,
+    pub(crate) budget: &'a Budget,
     pub(crate) variables: &'a Variables,
 }
 
 impl Words<'_> {
     pub(crate) fn word(&self, text: &str) -> Result<String, LowerError> {
-        word::expand(text, self.escape, self.variables).map_err(|e| LowerError::from(e).about(text))
+        let value = word::expand(text, self.escape, self.variables)
+            .map_err(|error| LowerError::from(error).about(text))?;
+        self.budget.spend(value.len())?;
+        Ok(value)
     }
 
     pub(crate) fn optional(&self, text: Option<&str>) -> Result<Option<String>, LowerError> {
@@ -47,13 +77,17 @@ impl Words<'_> {
 
     /// Splits after expanding (rule X14).
     pub(crate) fn split(&self, text: &str) -> Result<Vec<String>, LowerError> {
-        word::expand_words(text, self.escape, self.variables)
-            .map_err(|e| LowerError::from(e).about(text))
+        let words = word::expand_words(text, self.escape, self.variables)
+            .map_err(|error| LowerError::from(error).about(text))?;
+        self.budget.spend(words.iter().map(String::len).sum())?;
+        Ok(words)
     }
 
     /// Rule H12.
     pub(crate) fn heredoc(&self, body: &str) -> Result<String, LowerError> {
-        Ok(word::expand_heredoc(body, self.variables)?.value)
+        let text = word::expand_heredoc(body, self.variables)?.value;
+        self.budget.spend(text.len())?;
+        Ok(text)
     }
 
     /// As [`Self::word`]; what cannot be expanded is shown as written.
@@ -74,7 +108,12 @@ pub(crate) fn global_word(
     escape: char,
     globals: &Variables,
     lines: LineRange,
+    budget: &Budget,
 ) -> Result<word::Expansion, LowerError> {
-    word::expand_tracked(text, escape, globals)
-        .map_err(|error| LowerError::from(error).about(text).at(lines))
+    let expansion = word::expand_tracked(text, escape, globals)
+        .map_err(|error| LowerError::from(error).about(text).at(lines))?;
+    budget
+        .spend(expansion.value.len())
+        .map_err(|error| error.at(lines))?;
+    Ok(expansion)
 }

@@ -9,7 +9,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, written: &[String]) -> Result<(), Low
     let mut ports = Vec::new();
     for word in written {
         for spec in words.split(word)? {
-            parse(&spec, &mut ports)?;
+            parse(&spec, &mut ports).map_err(|error| error.about(word))?;
         }
     }
     for port in &ports {

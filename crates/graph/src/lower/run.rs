@@ -36,6 +36,8 @@ pub(crate) fn lower(scope: &mut Scope<'_>, run: &ast::Run) -> Result<(), LowerEr
     if env.value(epoch::VARIABLE).is_none() {
         env.set(epoch::VARIABLE, scope.build.epoch().to_string());
     }
+    // Every step keeps a copy.
+    scope.build.budget.spend(env.size())?;
     let selection = scope.build.selection;
     let (extra_hosts, extra_host_addresses) = selection.add_hosts.iter().cloned().unzip();
     let op = Run {

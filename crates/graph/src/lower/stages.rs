@@ -9,7 +9,7 @@ use dockerfile::suggest::nearest;
 
 use super::build::Build;
 use super::error::{ErrorKind, LowerError};
-use super::expand::global_word;
+use super::expand::{Budget, global_word};
 use super::variables::Variables;
 use super::{platform, reference};
 use crate::facts::Platform;
@@ -109,15 +109,14 @@ impl<'a> Stages<'a> {
         stage: &'a Stage,
     ) -> Result<StageSpec<'a>, LowerError> {
         let escape = build.file.directives.escape;
-        let base = global_word(&stage.base, escape, &build.globals, stage.lines)?;
+        let budget = &build.budget;
+        let base = global_word(&stage.base, escape, &build.globals, stage.lines, budget)?;
         if base.value.is_empty() {
             let error =
                 LowerError::value(format!("base name ({}) should not be blank", stage.base));
             return Err(match base.unset.first() {
-                Some(name) => error.help(format!(
-                    "`{name}` has no value before FROM; pass --build-arg {name}=… or give a global ARG a default"
-                )),
-                None => error,
+                Some(name) => error.about(&stage.base).help(unset(build, name)),
+                None => error.about(&stage.base),
             });
         }
         let mut used = base.used;
@@ -171,16 +170,33 @@ impl<'a> Stages<'a> {
         self.check_circles()?;
         for stage in &self.all {
             if let Base::Image(name) = &stage.base {
-                reference::parse(name).map_err(|error| {
-                    let message = format!("failed to parse stage name \"{name}\": {error}");
-                    let names = self.by_name.keys().map(String::as_str);
-                    LowerError::new(ErrorKind::Reference, message)
-                        .suggest(name, sorted(names))
-                        .at(stage.lines)
-                })?;
+                reference::parse(name)
+                    .map_err(|error| self.invalid_reference(build, stage, name, &error))?;
             }
         }
         Ok(())
+    }
+
+    fn invalid_reference(
+        &self,
+        build: &Build<'a>,
+        stage: &StageSpec<'a>,
+        name: &str,
+        reason: &dyn std::fmt::Display,
+    ) -> LowerError {
+        let message = format!("failed to parse stage name \"{name}\": {reason}");
+        let names = self.by_name.keys().map(String::as_str);
+        let written = stage.declared.map_or(name, |stage| &stage.base);
+        let error = LowerError::new(ErrorKind::Reference, message)
+            .suggest(name, sorted(names))
+            .about(written)
+            .at(stage.lines);
+        let escape = build.file.directives.escape;
+        let expanded = global_word(written, escape, &build.globals, stage.lines, &build.budget);
+        match expanded.ok().and_then(|found| found.unset.first().cloned()) {
+            Some(missing) => error.help(unset(build, &missing)),
+            None => error,
+        }
     }
 
     /// Rules S08, S09.
@@ -239,7 +255,8 @@ impl<'a> Stages<'a> {
 
     /// Rules S02, X03.
     fn copy_source(&mut self, from: &str, lines: LineRange) -> Result<StageId, LowerError> {
-        let plain = global_word(from, '\\', &Variables::default(), lines)?.value;
+        let none = Variables::default();
+        let plain = global_word(from, '\\', &none, lines, &Budget::default())?.value;
         if plain != from {
             return Err(LowerError::new(
                 ErrorKind::Expansion,
@@ -247,6 +264,7 @@ impl<'a> Stages<'a> {
                  using ARG from global scope as a workaround",
             )
             .help("add `FROM ${IMAGE} AS name` above, with `ARG IMAGE` before the first FROM, and use --from=name")
+            .about(from)
             .at(lines));
         }
         let Ok(index) = from.parse::<i64>() else {
@@ -265,6 +283,7 @@ impl<'a> Stages<'a> {
                     ErrorKind::UnknownStage,
                     format!("invalid stage index {index}"),
                 )
+                .about(from)
                 .help(format!(
                     "stages count from 0; the last one is {}",
                     declared - 1
@@ -322,7 +341,8 @@ impl<'a> Stages<'a> {
                         format!("circular dependency detected on stage: {name}"),
                     )
                     .help(format!(
-                        "stage `{}` is needed to build itself",
+                        "stage `{}` is needed to build itself; take the files from a stage above it, \
+                         or move these lines to a stage of their own",
                         self.all[next].label
                     ))
                     .at(lines));
@@ -379,6 +399,17 @@ impl<'a> Stages<'a> {
     }
 }
 
+/// Advice for a variable of a `FROM` line that has no value.
+fn unset(build: &Build<'_>, name: &str) -> String {
+    match nearest(name, build.globals.names()) {
+        Some(near) => format!("`{name}` has no value before FROM; did you mean {near}?"),
+        None => format!(
+            "`{name}` has no value before FROM; pass --build-arg {name}=… or write ARG \
+             {name}=<default> above the first FROM"
+        ),
+    }
+}
+
 fn stage_platform(
     build: &Build<'_>,
     written: &str,
@@ -386,10 +417,10 @@ fn stage_platform(
     used: &mut BTreeSet<String>,
 ) -> Result<Platform, LowerError> {
     let escape = build.file.directives.escape;
-    let expanded = global_word(written, escape, &build.globals, lines)?;
+    let expanded = global_word(written, escape, &build.globals, lines, &build.budget)?;
     let suggest = |error: LowerError| match expanded.unset.first() {
-        Some(name) => error.suggest(name, build.globals.names()),
-        None => error,
+        Some(name) => error.suggest(name, build.globals.names()).about(written),
+        None => error.about(written),
     };
     if expanded.value.is_empty() {
         let message = format!("empty platform value from expression {written}");

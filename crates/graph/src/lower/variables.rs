@@ -45,6 +45,15 @@ impl Variables {
         self.entries.iter().map(|(name, _)| name.as_str())
     }
 
+    /// Bytes of names and values.
+    pub(crate) fn size(&self) -> usize {
+        let sizes = self
+            .entries
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        sizes.sum()
+    }
+
     pub(crate) fn entries(&self) -> &[(String, String)] {
         &self.entries
     }

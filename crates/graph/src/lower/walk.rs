@@ -78,6 +78,10 @@ impl Walk<'_, '_, '_> {
         if matches!(spec.base, Base::Replaced(_)) {
             return Ok(Some(state));
         }
+        self.build
+            .budget
+            .spend(state.variables.size())
+            .map_err(|error| error.at(spec.lines))?;
         state.begin();
         for command in &spec.commands {
             let mut sources = Vec::with_capacity(command.sources.len());
