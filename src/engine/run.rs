@@ -229,8 +229,13 @@ fn execute(
     cancel: &Cancel,
 ) -> Result<(UsageRecord, Vec<InodeOwner>), StepError> {
     let stop = Arc::new(sandbox::Cancel::new().map_err(|e| Failure::from(&e))?);
-    let hook = stop.clone();
-    cancel.on_cancel(move || hook.cancel());
+    // Hooks stay until the build ends; a descriptor for each step that ever ran may not.
+    let hook = Arc::downgrade(&stop);
+    cancel.on_cancel(move || {
+        if let Some(stop) = hook.upgrade() {
+            stop.cancel();
+        }
+    });
     let mut output = StepOutput::new(engine, id);
     let mut sink = |stream: container::Stream, bytes: &[u8]| {
         let stream = match stream {

@@ -366,3 +366,26 @@ fn r33_an_insecure_step_needs_permission_and_the_real_root() {
         .failure(3)
         .says("--device=vendor.com/gpu=all is not supported");
 }
+
+#[test]
+fn a_build_of_many_steps_needs_few_descriptors() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let steps: String = (0..150).map(|n| format!("RUN : {n}\n")).collect();
+    env.dockerfile(&format!("FROM busybox\n{steps}"));
+    let build = env.command(&["-t", "many"]);
+    let mut limited = std::process::Command::new("sh");
+    limited
+        .args(["-c", "ulimit -n 100; exec \"$0\" \"$@\""])
+        .arg(build.get_program())
+        .args(build.get_args())
+        .envs(
+            build
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(build.get_current_dir().unwrap());
+    env.said(limited.output().unwrap()).success();
+}
