@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub struct BuildRequest {
     /// The main context; `None` when the build needs none (`-` with a Dockerfile on stdin).
     pub context: Option<PathBuf>,
+    /// The main context is this git repository instead.
+    pub remote_context: Option<String>,
     pub dockerfile: DockerfileSource,
     pub target: Option<String>,
     pub build_args: BTreeMap<String, String>,

@@ -18,7 +18,7 @@ use crate::{config, engine};
 /// Build an image from a Dockerfile
 #[derive(Debug, Args)]
 pub(super) struct BuildArgs {
-    /// Directory whose files COPY and ADD take
+    /// Directory whose files COPY and ADD take, or a git repository: URL.git[#REF[:DIR]]
     context: String,
     /// Name of the Dockerfile (default: CONTEXT/Dockerfile; - reads standard input)
     #[arg(short, long, value_name = "PATH")]
@@ -175,6 +175,9 @@ pub(super) fn run(args: BuildArgs, inside: Option<Inside>) -> Result<u8, Failure
     };
     let request = request(args)?;
     match call {
+        Some(_) if request.remote_context.is_some() => Err(usage(
+            "--call and --check with a git repository as context are not implemented",
+        )),
         Some(call) => call::run(&request, call),
         None => engine::start(&request, inside),
     }
@@ -208,8 +211,10 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
         .collect::<Result<_, _>>()?;
     let annotated = platform.clone().unwrap_or_else(native_platform);
     let annotations = annotation::parse(&args.annotation, &annotated)?;
+    let (context, remote_context) = context(&args.context)?;
     Ok(BuildRequest {
-        context: context(&args.context)?,
+        context,
+        remote_context,
         dockerfile: match args.file.as_deref() {
             None => DockerfileSource::Default,
             Some("-") => DockerfileSource::Stdin,
@@ -284,18 +289,21 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
     })
 }
 
-fn context(text: &str) -> Result<Option<PathBuf>, Failure> {
+/// A directory, or a git repository.
+fn context(text: &str) -> Result<(Option<PathBuf>, Option<String>), Failure> {
     if text == "-" {
         return Err(usage(
             "reading the context from standard input is not implemented",
         ));
     }
-    if let Some((scheme, _)) = text.split_once("://") {
-        return Err(usage(format!(
-            "a context at {scheme}:// is not implemented"
-        )));
+    if let Some(url) = parse::git_context(text) {
+        return Ok((None, Some(url)));
     }
-    Ok(Some(PathBuf::from(text)))
+    if let Some((scheme, _)) = text.split_once("://") {
+        let message = format!("a context at {scheme}:// is not implemented");
+        return Err(usage(message).hint("a git repository ends in .git"));
+    }
+    Ok((Some(PathBuf::from(text)), None))
 }
 
 pub(super) fn build_args(given: &[String]) -> BTreeMap<String, String> {

@@ -149,6 +149,37 @@ pub(super) fn secret(text: &str) -> Result<(String, SecretSource), Failure> {
     Ok((id, source))
 }
 
+/// The URL of a git repository, if `text` is one: as for `ADD`, and `github.com/…` where there is
+/// no such directory.
+pub(super) fn git_context(text: &str) -> Option<String> {
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    let is_git = match path.split_once("://") {
+        Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+            "git" | "ssh" => true,
+            "http" | "https" => rest.contains('/') && rest.ends_with(".git"),
+            _ => false,
+        },
+        None => is_scp_like(path),
+    };
+    if is_git {
+        return Some(text.to_owned());
+    }
+    let is_github = text.starts_with("github.com/") && !PathBuf::from(text).exists();
+    is_github.then(|| format!("https://{text}"))
+}
+
+/// `user@host:path`.
+fn is_scp_like(text: &str) -> bool {
+    let name = |text: &str, more: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+        !text.is_empty() && text.chars().all(known)
+    };
+    let parts = text
+        .split_once('@')
+        .and_then(|(user, rest)| Some((user, rest.split_once(':')?.0)));
+    parts.is_some_and(|(user, host)| name(user, "-_") && name(host, "-."))
+}
+
 /// `default|ID[=SOCKET]`. Without a path it is the agent of `SSH_AUTH_SOCK`.
 pub(super) fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
     let (id, paths) = text.split_once('=').unwrap_or((text, ""));

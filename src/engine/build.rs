@@ -1,6 +1,7 @@
 //! One attempt at a build, outside or inside the user namespace.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::dockerfile::{Diagnostic, LineRange};
@@ -43,6 +44,9 @@ pub(crate) struct Handoff {
     pub(crate) pins: BTreeMap<String, String>,
     #[serde(default)]
     pub(crate) sources: Pins,
+    /// Where a context from elsewhere was put.
+    #[serde(default)]
+    pub(crate) context: Option<PathBuf>,
     /// What was chosen for the process inside.
     #[serde(default)]
     pub(crate) snapshotter: Option<Snapshotter>,
@@ -463,6 +467,7 @@ fn handoff(
         dockerfile: from_stdin.then(|| dockerfile.source.text.clone()),
         pins,
         sources: Pins::default(),
+        context: None,
         snapshotter: None,
         secrets: None,
     }

@@ -65,6 +65,18 @@ impl From<Failure> for StepError {
     }
 }
 
+/// Outside of the scheduler, which tells them apart.
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Self {
+        match error {
+            StepError::Failed(failure) => failure,
+            StepError::Cancelled | StepError::NeedsInside => {
+                Self::new(FailureKind::Interrupted, "the build was canceled")
+            }
+        }
+    }
+}
+
 impl From<store::Error> for StepError {
     fn from(error: store::Error) -> Self {
         Self::Failed(error.into())

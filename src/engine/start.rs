@@ -13,6 +13,7 @@ use store::owner::Owners;
 use tokio::runtime::{Builder, Runtime};
 
 use super::build::{Attempt, Build, Handoff};
+use super::fetch::context;
 use super::host::{self, Rung, Wanted};
 use super::{cgroup, export, signals};
 use crate::failure::{Failure, FailureKind};
@@ -23,13 +24,20 @@ use crate::request::{BuildRequest, Snapshotter};
 pub(crate) fn start(request: &BuildRequest, inside: Option<Inside>) -> Result<u8, Failure> {
     // Modes of files that are made must not depend on who builds.
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let handoff = match &inside {
+    let mut handoff = match &inside {
         Some(inside) => receive(inside)?,
         None => Handoff::default(),
     };
     let runtime = runtime()?;
     let cancel = Cancel::default();
     let stopped = signals::listen(&runtime, &cancel)?;
+    let canceled = |failure| match stopped.kind() {
+        Some(kind) => Failure::new(kind, "the build was canceled"),
+        None => failure,
+    };
+    let local = context::bring(request, &mut handoff, runtime.handle(), &cancel);
+    let local = local.map_err(|error| canceled(error.into()))?;
+    let request = local.as_ref().map_or(request, |local| &local.request);
     let build = Build {
         request,
         runtime: runtime.handle().clone(),
@@ -44,17 +52,16 @@ pub(crate) fn start(request: &BuildRequest, inside: Option<Inside>) -> Result<u8
     let result = build.run();
     // Threads that still wait for something must not hold the end up.
     runtime.shutdown_background();
-    let result = result.map_err(|failure| match stopped.kind() {
-        Some(kind) => Failure::new(kind, "the build was canceled"),
-        None => failure,
-    });
-    match result? {
+    match result.map_err(canceled)? {
         Attempt::Done(exported) => export::announce(request, &exported).map(|()| 0),
         Attempt::NeedsInside(_) if inside.is_some() => Err(Failure::new(
             FailureKind::Internal,
             "inside, and still asking to be inside",
         )),
-        Attempt::NeedsInside(handoff) => enter(request, handoff),
+        Attempt::NeedsInside(mut handoff) => {
+            handoff.context = local.as_ref().map(|local| local.directory.clone());
+            enter(request, handoff)
+        }
     }
 }
 

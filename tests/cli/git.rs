@@ -525,3 +525,109 @@ fn ssh_is_called_without_configuration_and_with_known_hosts() {
         "{known}"
     );
 }
+
+/// `layercake build` of the context at `url`.
+fn build_at(env: &Env, url: &str, flags: &[&str]) -> crate::support::Said {
+    let out = format!("type=oci,dest={},tar=false", env.path("out").display());
+    let mut command = Command::new(crate::support::program());
+    command
+        .args(["build", "--output", &out])
+        .args(flags)
+        .arg(url);
+    if let Ok(base) = fs::read_to_string(env.path("base-path")) {
+        command.arg(format!("--build-context=busybox=oci-layout://{base}"));
+    }
+    command
+        .env("LAYERCAKE_ROOT", env.path("store"))
+        .current_dir(env.path(""));
+    env.said(command.stdin(Stdio::null()).output().unwrap())
+}
+
+#[test]
+fn g01_a_repository_as_context() {
+    if !has_git() {
+        return;
+    }
+    let env = Env::bare();
+    let (repository, [first, _]) = sample(&env);
+    repository.write("Dockerfile", "FROM scratch\nCOPY . /all/\n");
+    repository.write("dir/other.Dockerfile", "FROM scratch\nCOPY sub /sub/\n");
+    repository.write(".dockerignore", "run.sh\n");
+    let third = repository.commit("third");
+    let server = serve(&env.path("repositories"));
+    let url = server.url("/r.git");
+    let first_time = build_at(&env, &url, &[])
+        .success()
+        .says(&format!("is at commit {third}"));
+    let image = env.image();
+    assert_eq!(image.text("all/f"), "two");
+    assert!(!image.has("all/.git") && !image.has("all/run.sh"));
+    let again = build_at(&env, &url, &[]).success();
+    assert_eq!((again.executed(), again.digest()), (0, first_time.digest()));
+    build_at(
+        &env,
+        &format!("{url}#trunk:dir"),
+        &["-f", "other.Dockerfile"],
+    )
+    .success();
+    assert_eq!(env.image().text("sub/g"), "g");
+    build_at(
+        &env,
+        &url,
+        &["--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"],
+    )
+    .success();
+    assert!(env.image().has("all/.git/HEAD"));
+    // The Dockerfile of another commit.
+    build_at(&env, &format!("{url}#{first}"), &[])
+        .failure(2)
+        .says("Dockerfile");
+    build_at(&env, &format!("{url}?color=red"), &[])
+        .failure(2)
+        .says("\"color\" cannot be a key of the query");
+    build_at(&env, &url, &["-f", "../x"])
+        .failure(2)
+        .says("leads out of the context");
+    build_at(&env, &url, &["--check"])
+        .failure(2)
+        .says("not implemented");
+    build_at(&env, &server.url("/context.tar"), &[])
+        .failure(2)
+        .says("not implemented");
+}
+
+#[test]
+fn a_context_shows_no_files_of_this_machine() {
+    if !has_git() {
+        return;
+    }
+    let env = Env::bare();
+    let (repository, _) = sample(&env);
+    fs::write(env.path("private"), "this is private\n").unwrap();
+    symlink(env.path("private"), repository.0.join("Dockerfile")).unwrap();
+    repository.commit("third");
+    let server = serve(&env.path("repositories"));
+    build_at(&env, &server.url("/r.git"), &[])
+        .failure(2)
+        .says("Dockerfile: is a symlink out of the context")
+        .does_not_say("this is private");
+}
+
+#[test]
+fn steps_run_on_a_repository_as_context() {
+    if !has_git() || !crate::support::can_run() {
+        return;
+    }
+    let env = Env::new();
+    let (repository, _) = sample(&env);
+    let text =
+        "FROM busybox\nCOPY f /f\nRUN --mount=type=bind,target=/src cat /f /src/dir/sub/g > /out\n";
+    repository.write("Dockerfile", text);
+    repository.commit("third");
+    let server = serve(&env.path("repositories"));
+    let url = server.url("/r.git");
+    build_at(&env, &url, &[]).success();
+    assert_eq!(env.image().text("out"), "twog");
+    server.requests();
+    assert_eq!(build_at(&env, &url, &[]).success().executed(), 0);
+}

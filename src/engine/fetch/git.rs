@@ -12,18 +12,19 @@ mod resolve;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use graph::{Cancel, Key, op};
+use graph::{Cancel, Key, KeyBuilder, Op, op};
 use serde::{Deserialize, Serialize};
 
 use self::command::{Git, GitError};
 use self::location::Location;
 use self::repository::Repository;
-use super::{Access, Pin};
 use super::text;
+use super::{Access, Pin};
 use crate::engine::executor::StepError;
 use crate::failure::{Failure, FailureKind};
 
 pub(crate) use self::checkout::CheckoutTree;
+pub(crate) use self::location::is_true;
 
 /// What a ref stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +149,22 @@ pub(crate) fn fetch(
         Repository::new(access, &checkout.location, cancel)?.fetch(&checkout)?;
     }
     Ok(checkout)
+}
+
+/// The files at a git URL, and the commit they are from.
+///
+/// # Errors
+/// As [`fetch`] and [`Checkout::tree`].
+pub(crate) fn context(
+    access: &Access<'_>,
+    url: &str,
+    keep_git_dir: bool,
+) -> Result<(Arc<CheckoutTree>, String), StepError> {
+    let op =
+        location::context(url, keep_git_dir).map_err(|e| Failure::of(FailureKind::Usage, &e))?;
+    let key = KeyBuilder::new(&Op::Git(op.clone())).finish();
+    let checkout = fetch(access, &op, &key, access.cancel)?;
+    Ok((checkout.tree(access)?, checkout.resolved.commit.clone()))
 }
 
 fn parse(op: &op::Git) -> Result<Location, StepError> {

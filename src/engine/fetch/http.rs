@@ -20,8 +20,8 @@ use store::tree::ContentHash;
 use store::{Digest, Store};
 
 use self::transfer::{Options, Target, TransferError, transfer};
-use super::{Access, Pin};
 use super::text::{self, percent_decode, redact};
+use super::{Access, Pin};
 use crate::engine::copy::GivenFile;
 use crate::engine::executor::StepError;
 use crate::engine::secrets::Secrets;
@@ -226,7 +226,8 @@ pub(crate) fn look_up(
     let found = Some(record.download).filter(|_| unchanged);
     if let Some(download) = found.clone() {
         let fresh = false;
-        access.fetching
+        access
+            .fetching
             .put_pin(key, Pin::Download { download, fresh });
     }
     Ok(found)

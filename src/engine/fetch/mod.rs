@@ -4,6 +4,7 @@
 //! changed), and fetched only when it did. What it is then, not where it came from, is in the key
 //! of the `ADD`.
 
+pub(super) mod context;
 pub(super) mod git;
 pub(super) mod http;
 mod text;

@@ -18,6 +18,7 @@ use crate::failure::{Failure, FailureKind};
 #[derive(Debug)]
 pub(crate) struct CheckoutTree {
     files: ContextTree,
+    directory: PathBuf,
     /// Seconds since 1970; `None`: the files get the epoch of the operation (rule D20).
     mtime: Option<i64>,
     /// Keeps the directory.
@@ -25,6 +26,11 @@ pub(crate) struct CheckoutTree {
 }
 
 impl CheckoutTree {
+    /// Where the files are, as long as this lives.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     fn timed(&self, node: Node) -> Node {
         Node {
             mtime: self.mtime.or(node.mtime),
@@ -63,7 +69,10 @@ impl Tree for CheckoutTree {
 }
 
 /// Checks the commit out.
-pub(super) fn check_out(access: &Access<'_>, checkout: &Checkout) -> Result<CheckoutTree, StepError> {
+pub(super) fn check_out(
+    access: &Access<'_>,
+    checkout: &Checkout,
+) -> Result<CheckoutTree, StepError> {
     let location = &checkout.location;
     let repository = Repository::new(access, location, access.cancel)?;
     if !repository.has(checkout) {
@@ -86,13 +95,14 @@ pub(super) fn check_out(access: &Access<'_>, checkout: &Checkout) -> Result<Chec
     let directory = subdirectory(&work.tree, checkout)?;
     let options = ContextOptions {
         name: location.shown(),
-        directory,
+        directory: directory.clone(),
         ignore: None,
         cache: None,
     };
     let files = ContextTree::open(options).map_err(|e| Failure::of(FailureKind::Build, &e))?;
     Ok(CheckoutTree {
         files,
+        directory,
         mtime,
         _draft: draft,
     })

@@ -49,13 +49,14 @@ struct Query {
     commit: Option<String>,
     submodules: Option<String>,
     mtime: Option<String>,
+    keep_git_dir: Option<String>,
 }
 
 impl Query {
-    /// Keys that are not in here were checked before, or say nothing that is not done anyway:
-    /// commits are always fetched by name (`fetch-by-commit`).
-    fn parse(text: &str) -> Self {
+    /// Commits are always fetched by their names, so `fetch-by-commit` says nothing new.
+    fn parse(url: &str, text: &str) -> Result<Self, LocationError> {
         let mut query = Self::default();
+        let mut ignored = None;
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let place = match key {
@@ -66,12 +67,37 @@ impl Query {
                 "checksum" | "commit" => &mut query.commit,
                 "submodules" => &mut query.submodules,
                 "mtime" => &mut query.mtime,
-                _ => continue,
+                "keep-git-dir" => &mut query.keep_git_dir,
+                "fetch-by-commit" => &mut ignored,
+                _ => return Err(invalid(url, "key of the query", key)),
             };
             *place = Some(percent_decode(value));
         }
-        query
+        Ok(query)
     }
+}
+
+/// The parts of a URL in front of `?`, between `?` and `#`, and behind `#`.
+fn split(url: &str) -> (&str, &str, &str) {
+    let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
+    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+    (address, query, fragment)
+}
+
+/// The operation for a context at `url`, whose query may say more than that of an `ADD`, which
+/// has flags.
+///
+/// # Errors
+/// [`LocationError::Invalid`].
+pub(super) fn context(url: &str, keep_git_dir: bool) -> Result<op::Git, LocationError> {
+    let query = Query::parse(&redact(url), split(url).1)?;
+    Ok(op::Git {
+        url: url.to_owned(),
+        keep_git_dir: query
+            .keep_git_dir
+            .map_or(keep_git_dir, |value| is_true(&value)),
+        checksum: query.commit,
+    })
 }
 
 impl Location {
@@ -79,9 +105,8 @@ impl Location {
     /// [`LocationError`].
     pub(super) fn parse(op: &op::Git) -> Result<Self, LocationError> {
         let url = redact(&op.url);
-        let (rest, fragment) = op.url.split_once('#').unwrap_or((&op.url, ""));
-        let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let query = Query::parse(query);
+        let (address, query, fragment) = split(&op.url);
+        let query = Query::parse(&url, query)?;
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let subdir = one(&url, "directory", given(subdir), query.subdir)?;
@@ -178,7 +203,7 @@ fn is_hex(name: &str) -> bool {
     name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn is_true(value: &str) -> bool {
+pub(crate) fn is_true(value: &str) -> bool {
     matches!(value, "" | "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
@@ -303,6 +328,10 @@ mod tests {
             (
                 "https://e.x/r.git?subdir=a#:b",
                 "conflicting values for the directory",
+            ),
+            (
+                "https://e.x/r.git?color=red",
+                "\"color\" cannot be a key of the query",
             ),
             ("https://e.x/r.git?mtime=now", "\"now\" cannot be a mtime"),
             ("https://e.x/r.git#:../x", "\"../x\" cannot be a directory"),
