@@ -4,11 +4,6 @@ mod diagnostic;
 mod excerpt;
 mod plain;
 mod summary;
-#[expect(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "the one place that prints"
-)]
 mod terminal;
 
 pub use diagnostic::Problem;
