@@ -30,3 +30,24 @@ pub(crate) fn join<'f>(operations: &mut Vec<Op<'f>>, groups: &'f [OwnedFd]) {
     });
     operations.splice(0..0, join);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joining_comes_before_everything_else() {
+        let group = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let groups = [group];
+        let mut operations = vec![Op::CgroupNamespace, Op::PivotRoot];
+        join(&mut operations, &groups);
+        let first = operations.first();
+        assert!(matches!(first, Some(Op::JoinCgroup { .. })) && operations.len() == 3);
+    }
+
+    #[test]
+    fn a_group_that_does_not_exist_is_named() {
+        let error = open(&["/no/such/group".into()]).unwrap_err();
+        assert_eq!(error.to_string(), "open the control group /no/such/group");
+    }
+}

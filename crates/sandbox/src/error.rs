@@ -100,6 +100,14 @@ impl Error {
                     .to_owned()
             }
             Self::Setup {
+                step: Step::ResourceLimit { .. },
+                source,
+            } if is_refused(source) => {
+                "only real root can give a step more than its own hard limit: raise that first \
+                 (ulimit -H), or ask for less"
+                    .to_owned()
+            }
+            Self::Setup {
                 step: Step::Proc,
                 source,
             } if is_refused(source) => {
