@@ -262,6 +262,8 @@ pub(crate) struct Supervisor<'f> {
     pub(crate) channel: BorrowedFd<'f>,
     /// The number of the credentials to start with.
     pub(crate) number: u64,
+    /// Lower layers have files whose owners are known by inode.
+    pub(crate) copy_up: bool,
 }
 
 #[derive(Debug)]
@@ -515,7 +517,7 @@ fn emulated_process<'f>(ops: &mut Vec<Op<'f>>, spec: &Spec, supervisor: Supervis
         hard: u64::MAX,
     });
     ops.push(Op::Notify {
-        filter: emulate::filter(),
+        filter: emulate::filter(supervisor.copy_up),
         channel: supervisor.channel,
     });
     ops.push(Op::ParentDeathSignal);

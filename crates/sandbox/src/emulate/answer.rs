@@ -45,8 +45,8 @@ impl Answer {
 #[derive(Debug)]
 pub(super) struct Session {
     listener: OwnedFd,
-    /// A /proc with the numbers that notifications name; also the working directory.
-    proc: BorrowedFd<'static>,
+    /// A /proc with the numbers that notifications name.
+    pub(super) proc: BorrowedFd<'static>,
     pub(super) table: Table,
     pub(super) book: Book,
     /// Whether this thread is in the mount namespace of the step.
@@ -84,10 +84,10 @@ impl Session {
     }
 
     pub(super) fn answer(&mut self, n: &Notification) -> Answer {
-        if !self.is_inside && self.enter(n.thread).is_err() {
+        if !self.is_inside && self.enter(n).is_err() {
             return Answer::Reply(Reply::Error(Errno::NOSYS));
         }
-        if self.roots_differ && self.follow_root(n.thread).is_err() {
+        if self.roots_differ && self.follow_root(n).is_err() {
             return CONTINUE;
         }
         let Some(call) = call(n.number) else {
@@ -112,30 +112,43 @@ impl Session {
             | Call::Mknodat => self.create(n, call),
             Call::Execve | Call::Execveat => self.execute(n, call),
             Call::Chroot => self.chroot(n),
+            Call::Rename | Call::Renameat | Call::Link | Call::Linkat | Call::Utimensat => {
+                self.copy_up(n, call)
+            }
             _ => self.identity(n, call),
         }
     }
 
     /// Goes to where the step is: the first caller has its mount namespace, and no process of the
     /// step can get another.
-    fn enter(&mut self, thread: u32) -> Result<(), Errno> {
+    fn enter(&mut self, n: &Notification) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let path = format!("{thread}/ns/mnt");
+        let path = format!("{}/ns/mnt", n.thread);
         let namespace = rustix::fs::openat(self.proc, path, flags, Mode::empty())?;
+        self.check(n)?;
         rustix::thread::move_into_link_name_space(
             namespace.as_fd(),
             Some(LinkNameSpaceType::Mount),
         )?;
-        rustix::process::fchdir(self.proc)?;
         self.book.enter();
         self.is_inside = true;
         Ok(())
     }
 
-    /// Takes on the root of a thread.
-    fn follow_root(&mut self, thread: u32) -> Result<(), Errno> {
+    /// Goes to the /proc/PID of the caller. What is opened in it is this caller's or nothing, also
+    /// when the caller dies and its number is given to another.
+    fn stand_with(&self, n: &Notification) -> Result<(), Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(CWD, format!("{thread}/root"), flags, Mode::empty())?;
+        let directory = rustix::fs::openat(self.proc, n.thread.to_string(), flags, Mode::empty())?;
+        self.check(n)?;
+        rustix::process::fchdir(directory)
+    }
+
+    /// Takes on the root of the caller.
+    fn follow_root(&mut self, n: &Notification) -> Result<(), Errno> {
+        self.stand_with(n)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, c"root", flags, Mode::empty())?;
         let statx = rustix::fs::statx(
             &root,
             c"",
@@ -148,9 +161,7 @@ impl Session {
         }
         self.root = None;
         rustix::process::fchdir(&root)?;
-        let changed = rustix::process::chroot(c".");
-        rustix::process::fchdir(self.proc)?;
-        changed?;
+        rustix::process::chroot(c".")?;
         self.root = Some(identity);
         Ok(())
     }
@@ -179,7 +190,7 @@ impl Session {
         n: &Notification,
         credentials: Credentials,
     ) -> Result<(), Errno> {
-        let number = self.table.number(credentials);
+        let number = self.table.number(credentials)?;
         let (soft, hard) = notify::limit_of(n.thread, LIMIT)?;
         if soft == number {
             return Ok(());
@@ -198,9 +209,18 @@ impl Session {
     }
 
     /// Fills memory of the caller.
+    ///
+    /// By a descriptor, which stays that of the caller when its number is given to another.
     pub(super) fn write(&self, n: &Notification, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let path = format!("{}/mem", n.thread);
+        let memory = rustix::fs::openat(self.proc, path, flags, Mode::empty())?;
         self.check(n)?;
-        notify::write_memory(n.thread, address, bytes)
+        match rustix::io::pwrite(memory, bytes, address) {
+            Ok(length) if length == bytes.len() => Ok(()),
+            Ok(_) | Err(Errno::IO) => Err(Errno::FAULT),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// Memory of the caller.
@@ -254,13 +274,23 @@ impl Session {
         empty_is_open: bool,
     ) -> Result<Place, Errno> {
         if empty_is_open && path == 0 {
-            return Ok(place::descriptor(n.thread, directory));
+            return self.descriptor(n, directory);
         }
         let text = self.read_string(n, path)?;
         if text.is_empty() && empty_is_open {
-            return Ok(place::descriptor(n.thread, directory));
+            return self.descriptor(n, directory);
         }
-        place::path(n.thread, directory, &text)
+        let place = place::path(directory, &text)?;
+        if place::is_relative(&place) {
+            self.stand_with(n)?;
+        }
+        Ok(place)
+    }
+
+    /// What a descriptor of the caller is open on.
+    pub(super) fn descriptor(&self, n: &Notification, fd: u64) -> Result<Place, Errno> {
+        self.stand_with(n)?;
+        Ok(place::descriptor(fd))
     }
 
     /// `statx` of a place.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
@@ -15,6 +15,9 @@ use super::{Emulation, InodeOwner, Owner};
 
 /// Longer values are not ours.
 const VALUE_MAX: usize = 64;
+
+/// A step cannot note owners of more files that take no attribute.
+const FILES_MAX: usize = 1 << 21;
 
 /// A file that takes no attribute, as the step sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +41,8 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Book {
     emulation: Emulation,
+    /// A /proc in which this process has a number.
+    proc: BorrowedFd<'static>,
     /// The upper directory of the root; `None` when the root is changed in place.
     upper: Option<OwnedFd>,
     /// The device of the root, where numbers of lower inodes count.
@@ -49,9 +54,14 @@ pub(super) struct Book {
 }
 
 impl Book {
-    pub(super) fn new(emulation: Emulation, upper: Option<OwnedFd>) -> Self {
+    pub(super) fn new(
+        emulation: Emulation,
+        proc: BorrowedFd<'static>,
+        upper: Option<OwnedFd>,
+    ) -> Self {
         Self {
             emulation,
+            proc,
             upper,
             root: None,
             seen: HashMap::new(),
@@ -117,6 +127,18 @@ impl Book {
         self.record(path, follow, owner)
     }
 
+    /// Copies a file that takes no attribute up if it has an owner in a lower directory.
+    pub(super) fn keep(&mut self, place: &Place, follow: bool) -> Result<(), Errno> {
+        let kind = FileType::from_raw_mode(look(&place.path, follow)?.stx_mode.into());
+        if matches!(kind, FileType::RegularFile | FileType::Directory) {
+            return Ok(());
+        }
+        match self.find_inode(&place.path, follow) {
+            Some(owner) => self.give(place, follow, owner),
+            None => Ok(()),
+        }
+    }
+
     /// Notes the owner of a file that exists.
     pub(super) fn record(&mut self, path: &CStr, follow: bool, owner: Owner) -> Result<(), Errno> {
         let attribute = self.emulation.attribute;
@@ -160,6 +182,9 @@ impl Book {
         if owner == (0, 0) && !self.seen.contains_key(&seen) && self.emulation.inodes.is_empty() {
             return Ok(());
         }
+        if self.seen.len() >= FILES_MAX {
+            return Err(Errno::NOSPC);
+        }
         self.seen.insert(seen, owner);
         if Some(seen.device) == self.root
             && let Some((inode, born)) = self.in_upper(path, follow)
@@ -184,7 +209,7 @@ impl Book {
             return Some((seen.inode, seen.born));
         };
         let link = format!("self/fd/{}", fd.as_raw_fd());
-        let name = rustix::fs::readlinkat(CWD, link, Vec::new()).ok()?;
+        let name = rustix::fs::readlinkat(self.proc, link, Vec::new()).ok()?;
         let name = Path::new(std::ffi::OsStr::new(name.to_str().ok()?));
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;

@@ -56,6 +56,11 @@ pub(super) enum Call {
     Symlinkat,
     Mknod,
     Mknodat,
+    Rename,
+    Renameat,
+    Link,
+    Linkat,
+    Utimensat,
 }
 
 /// When a call goes to the supervisor.
@@ -70,6 +75,7 @@ enum When {
 
 /// Names of files are made.
 const CREATES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
+const NO_FOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
 const KEEP_CAPS: &[u32] = &[libc::PR_GET_KEEPCAPS as u32, libc::PR_SET_KEEPCAPS as u32];
 /// The limit that holds the number of the credentials.
 const LOCKS: &[u32] = &[super::LIMIT];
@@ -126,6 +132,23 @@ const CALLS: &[(c_long, Call, When)] = &[
     (libc::SYS_mknodat, Call::Mknodat, When::Always),
 ];
 
+/// Calls that copy a symlink of a lower layer up, to another inode. They matter only when there are
+/// symlinks with owners.
+const COPY_UP_CALLS: &[(c_long, Call, When)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_rename, Call::Rename, When::Always),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_link, Call::Link, When::Always),
+    (libc::SYS_renameat, Call::Renameat, When::Always),
+    (libc::SYS_renameat2, Call::Renameat, When::Always),
+    (libc::SYS_linkat, Call::Linkat, When::Always),
+    (
+        libc::SYS_utimensat,
+        Call::Utimensat,
+        When::Bits(3, NO_FOLLOW),
+    ),
+];
+
 /// Calls that newer machines no longer have.
 #[cfg(target_arch = "x86_64")]
 const OLD_CALLS: &[(c_long, Call, When)] = &[
@@ -150,21 +173,29 @@ pub(super) fn call(number: i32) -> Option<Call> {
     CALLS
         .iter()
         .chain(OLD_CALLS)
+        .chain(COPY_UP_CALLS)
         .find(|(known, ..)| *known == c_long::from(number))
         .map(|(_, call, _)| *call)
 }
 
 /// The filter of emulated steps, in addition to the deny list. Calls of other architectures, which
 /// it could not tell apart, kill the process.
-pub(crate) fn filter() -> &'static [BpfInstruction] {
+/// `copy_up`: with the calls that matter only when lower layers have symlinks with owners.
+pub(crate) fn filter(copy_up: bool) -> &'static [BpfInstruction] {
     static FILTER: OnceLock<Vec<BpfInstruction>> = OnceLock::new();
-    FILTER.get_or_init(assemble)
+    static WITH_COPY_UP: OnceLock<Vec<BpfInstruction>> = OnceLock::new();
+    if copy_up {
+        WITH_COPY_UP.get_or_init(|| assemble(COPY_UP_CALLS))
+    } else {
+        FILTER.get_or_init(|| assemble(&[]))
+    }
 }
 
-fn assemble() -> Vec<BpfInstruction> {
+fn assemble(further: &[(c_long, Call, When)]) -> Vec<BpfInstruction> {
     let mut rules: Vec<(u32, Rule)> = CALLS
         .iter()
         .chain(OLD_CALLS)
+        .chain(further)
         .map(|(number, _, when)| (*number as u32, rule(*when)))
         .collect();
     // The hard limit must stay as it is, or the supervisor could not set the soft one.
@@ -201,7 +232,8 @@ mod tests {
 
     #[test]
     fn every_call_is_listed_once() {
-        let mut numbers: Vec<_> = CALLS.iter().chain(OLD_CALLS).map(|c| c.0).collect();
+        let all = CALLS.iter().chain(OLD_CALLS).chain(COPY_UP_CALLS);
+        let mut numbers: Vec<_> = all.map(|c| c.0).collect();
         let count = numbers.len();
         numbers.sort_unstable();
         numbers.dedup();
@@ -216,6 +248,6 @@ mod tests {
 
     #[test]
     fn kernel_takes_the_program_length() {
-        assert!(assemble().len() <= libc::BPF_MAXINSNS as usize);
+        assert!(assemble(COPY_UP_CALLS).len() <= libc::BPF_MAXINSNS as usize);
     }
 }

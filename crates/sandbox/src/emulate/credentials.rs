@@ -14,6 +14,9 @@ use crate::caps;
 pub(super) const KEEP: u32 = u32::MAX;
 /// More supplementary groups are refused (`NGROUPS_MAX` of the kernel).
 pub(super) const GROUPS_MAX: usize = 65_536;
+/// What a step may make the supervisor keep; real steps have a few dozen.
+const CREDENTIALS_MAX: usize = 1 << 16;
+const ALL_GROUPS_MAX: usize = 1 << 20;
 
 /// Real, effective, saved and file-system id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -278,19 +281,29 @@ impl Credentials {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     list: Vec<Credentials>,
+    /// How many groups there are in all of them.
+    groups: usize,
     numbers: HashMap<Credentials, u64>,
 }
 
 impl Table {
     /// The number of these credentials.
-    pub(super) fn number(&mut self, credentials: Credentials) -> u64 {
+    ///
+    /// # Errors
+    /// `ENOMEM` for a step that has had too many, or too many groups in them.
+    pub(super) fn number(&mut self, credentials: Credentials) -> Result<u64, Errno> {
         if let Some(&number) = self.numbers.get(&credentials) {
-            return number;
+            return Ok(number);
         }
+        let groups = self.groups + credentials.groups.len();
+        if self.list.len() >= CREDENTIALS_MAX || groups > ALL_GROUPS_MAX {
+            return Err(Errno::NOMEM);
+        }
+        self.groups = groups;
         let number = self.list.len() as u64;
         self.list.push(credentials.clone());
         self.numbers.insert(credentials, number);
-        number
+        Ok(number)
     }
 
     /// The credentials with a number. One that was never given out (a process that changed the
@@ -416,10 +429,23 @@ mod tests {
     #[test]
     fn table_gives_equal_credentials_one_number() {
         let mut table = Table::default();
-        assert_eq!(table.number(user(0)), 0);
-        assert_eq!(table.number(user(1)), 1);
-        assert_eq!(table.number(user(0)), 0);
+        assert_eq!(table.number(user(0)), Ok(0));
+        assert_eq!(table.number(user(1)), Ok(1));
+        assert_eq!(table.number(user(0)), Ok(0));
         assert_eq!(table.get(1), Some(&user(1)));
         assert_eq!(table.get(u64::MAX), Some(&user(0)));
+    }
+    #[test]
+    fn table_is_bounded() {
+        let mut table = Table::default();
+        let many = |first: u32| Credentials {
+            groups: (first..first + 65_536).collect(),
+            ..user(0)
+        };
+        for n in 0..16 {
+            assert_eq!(table.number(many(n)), Ok(u64::from(n)));
+        }
+        assert_eq!(table.number(many(16)), Err(Errno::NOMEM));
+        assert_eq!(table.number(many(3)), Ok(3));
     }
 }

@@ -6,7 +6,7 @@ use super::Owner;
 use super::answer::{Answer, CONTINUE, Session};
 use super::calls::Call;
 use super::credentials::{Credentials, KEEP};
-use super::place::{self, Place};
+use super::place::Place;
 use crate::caps;
 use crate::sys::notify::{self, Notification};
 
@@ -23,7 +23,7 @@ impl Session {
         let (place, follow, user, group) = match call {
             Call::Chown => (self.place(n, CWD, a, false)?, true, b, c),
             Call::Lchown => (self.place(n, CWD, a, false)?, false, b, c),
-            Call::Fchown => (place::descriptor(n.thread, a), true, b, c),
+            Call::Fchown => (self.descriptor(n, a)?, true, b, c),
             _ => {
                 let known = libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW;
                 if e as i32 & !known != 0 {
@@ -61,7 +61,7 @@ impl Session {
                 let flags = libc::AT_SYMLINK_NOFOLLOW as u64;
                 (self.place(n, CWD, a, false)?, flags, b)
             }
-            Call::Fstat => (place::descriptor(n.thread, a), 0, b),
+            Call::Fstat => (self.descriptor(n, a)?, 0, b),
             Call::Newfstatat => (self.place(n, a, b, has(d, libc::AT_EMPTY_PATH))?, d, c),
             _ => (self.place(n, a, b, has(c, libc::AT_EMPTY_PATH))?, c, e),
         };
@@ -78,6 +78,24 @@ impl Session {
             self.write(n, result, &bytes)?;
         }
         Ok(Answer::value(0))
+    }
+}
+
+impl Session {
+    /// Before the kernel copies a symlink with an owner up: does so here, where the new inode can
+    /// be noted.
+    pub(super) fn copy_up(&mut self, n: &Notification, call: Call) -> Answer {
+        let [a, b, _, _, e, _] = n.args;
+        let place = match call {
+            Call::Rename | Call::Link => self.place(n, CWD, a, false),
+            Call::Linkat => self.place(n, a, b, has(e, libc::AT_EMPTY_PATH)),
+            _ => self.place(n, a, b, false),
+        };
+        if let Ok(place) = place {
+            // What fails here fails in the kernel, too.
+            let _ = self.book.keep(&place, place.is_open);
+        }
+        CONTINUE
     }
 }
 

@@ -192,7 +192,7 @@ impl Session {
 
     /// The number of a process in the pid namespace of the step.
     fn inner_number(&self, process: u32) -> Result<u32, Errno> {
-        let numbers = status_of(process, "NSpid")?;
+        let numbers = self.status_of(process, "NSpid")?;
         let last = numbers.split_ascii_whitespace().last();
         last.and_then(|number| number.parse().ok())
             .ok_or(Errno::SRCH)
@@ -200,7 +200,21 @@ impl Session {
 
     /// A field of the caller's /proc/PID/status.
     pub(super) fn status(&self, n: &Notification, field: &str) -> Result<String, Errno> {
-        status_of(n.thread, field)
+        self.status_of(n.thread, field)
+    }
+
+    fn status_of(&self, process: u32, field: &str) -> Result<String, Errno> {
+        let path = format!("{process}/status");
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.proc, path, flags, Mode::empty())?;
+        let mut text = [0_u8; 4096];
+        let length = rustix::io::read(&file, &mut text)?;
+        let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
+        let value = text.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            (name == field).then(|| value.trim().to_owned())
+        });
+        value.ok_or(Errno::NOENT)
     }
 
     /// Changes the credentials before the kernel executes the file, if it is going to.
@@ -253,21 +267,6 @@ impl Session {
         }
         Ok(self.status(n, "NoNewPrivs")? == "0")
     }
-}
-
-/// A field of /proc/PID/status.
-fn status_of(process: u32, field: &str) -> Result<String, Errno> {
-    // The working directory is a /proc.
-    let path = format!("{process}/status");
-    let file = rustix::fs::openat(HERE, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = [0_u8; 4096];
-    let length = rustix::io::read(&file, &mut text)?;
-    let text = String::from_utf8_lossy(text.get(..length).unwrap_or_default());
-    let value = text.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        (name == field).then(|| value.trim().to_owned())
-    });
-    value.ok_or(Errno::NOENT)
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {

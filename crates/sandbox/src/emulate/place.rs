@@ -1,9 +1,12 @@
 //! From the path that a process means to one that the supervisor can use.
 //!
-//! The supervisor's thread has the root of the step, and as working directory a /proc in which the
-//! processes of the step have the numbers that notifications name. So an absolute path is itself,
-//! and what a process has open or is in can be reached as `PID/fd/N/..` and `PID/cwd/..`: one
-//! string, for any call, with the kernel's own resolution.
+//! The supervisor's thread has the root of the step, and as working directory the /proc/PID of the
+//! caller. So an absolute path is itself, and what the caller has open or is in can be reached as
+//! `fd/N/..` and `cwd/..`: one string, for any call, with the kernel's own resolution.
+//!
+//! That /proc is not the step's: above /proc/PID lie processes that the step must not reach. No
+//! path made here leads there, because `..` comes only behind a link of /proc/PID, and what lies
+//! behind such a link is a place of the step.
 
 use std::ffi::CString;
 
@@ -23,11 +26,11 @@ pub(super) struct Place {
     pub(super) is_open: bool,
 }
 
-/// A descriptor of a thread.
-pub(super) fn descriptor(thread: u32, fd: u64) -> Place {
+/// A descriptor of the caller.
+pub(super) fn descriptor(fd: u64) -> Place {
     let path = match fd as i32 {
-        CWD => format!("{thread}/cwd"),
-        fd => format!("{thread}/fd/{fd}"),
+        CWD => "cwd".to_owned(),
+        fd => format!("fd/{fd}"),
     };
     Place {
         // Numbers and slashes have no null byte.
@@ -36,21 +39,18 @@ pub(super) fn descriptor(thread: u32, fd: u64) -> Place {
     }
 }
 
-/// A path of a thread, relative to its descriptor `directory` when it is not absolute.
+/// A path of the caller, relative to its descriptor `directory` when it is not absolute.
 ///
 /// # Errors
 /// `ENOENT` for the empty path, `ENAMETOOLONG`.
-pub(super) fn path(thread: u32, directory: u64, path: &[u8]) -> Result<Place, Errno> {
+pub(super) fn path(directory: u64, path: &[u8]) -> Result<Place, Errno> {
     if path.is_empty() {
         return Err(Errno::NOENT);
     }
     let text = if path.first() == Some(&b'/') {
-        match own(path) {
-            Some(rest) => [format!("{thread}/").as_bytes(), rest].concat(),
-            None => path.to_vec(),
-        }
+        own(path).unwrap_or_else(|| path.to_vec())
     } else {
-        let base = descriptor(thread, directory).path.into_bytes();
+        let base = descriptor(directory).path.into_bytes();
         [&base, b"/".as_slice(), path].concat()
     };
     if text.len() >= PATH_MAX {
@@ -62,28 +62,38 @@ pub(super) fn path(thread: u32, directory: u64, path: &[u8]) -> Result<Place, Er
     })
 }
 
-/// What follows `/proc/self/` in a path that means the caller itself. The supervisor is another
-/// process, and in the step's /proc it is none at all.
-fn own(path: &[u8]) -> Option<&[u8]> {
-    const SELF: [(&[u8], bool); 4] = [
-        (b"/proc/self/", true),
-        (b"/proc/thread-self/", true),
-        (b"/dev/fd/", false),
-        (b"/dev/std", false),
-    ];
-    let (prefix, is_whole) = SELF.into_iter().find(|(p, _)| path.starts_with(p))?;
-    let rest = path.get(prefix.len()..)?;
-    if is_whole {
-        return Some(rest);
-    }
+/// A path that means a descriptor, the working directory or the root of the caller itself,
+/// relative to its /proc/PID: the supervisor is another process, and in the step's /proc it is none
+/// at all. Other files below /proc/self have no owners to be emulated.
+fn own(path: &[u8]) -> Option<Vec<u8>> {
     match path {
-        b"/dev/stdin" => Some(b"fd/0"),
-        b"/dev/stdout" => Some(b"fd/1"),
-        b"/dev/stderr" => Some(b"fd/2"),
-        // "/dev/fd/7" without the leading "/dev/".
-        _ if prefix == b"/dev/fd/" && !rest.is_empty() => path.get(b"/dev/".len()..),
-        _ => None,
+        b"/dev/stdin" => return Some(b"fd/0".to_vec()),
+        b"/dev/stdout" => return Some(b"fd/1".to_vec()),
+        b"/dev/stderr" => return Some(b"fd/2".to_vec()),
+        _ => {}
     }
+    let below = |prefix: &[u8]| path.strip_prefix(prefix);
+    let rest = match below(b"/dev/fd/") {
+        Some(rest) => [b"fd/", rest].concat(),
+        None => below(b"/proc/self/")
+            .or_else(|| below(b"/proc/thread-self/"))?
+            .to_vec(),
+    };
+    let mut names = rest.split(|byte| *byte == b'/');
+    let is_safe = match names.next()? {
+        b"cwd" | b"root" => true,
+        b"fd" => {
+            let number = names.next()?;
+            !number.is_empty() && number.iter().all(u8::is_ascii_digit)
+        }
+        _ => false,
+    };
+    is_safe.then_some(rest)
+}
+
+/// Whether the path depends on who the caller is.
+pub(super) fn is_relative(place: &Place) -> bool {
+    place.path.as_bytes().first() != Some(&b'/')
 }
 
 /// The directory that the last name of a path is in, and that name; `None` when the last name is
@@ -114,32 +124,54 @@ mod tests {
         let cwd = CWD as u32 as u64;
         let cases: &[(u64, &[u8], &str)] = &[
             (cwd, b"/etc/passwd", "/etc/passwd"),
-            (cwd, b"a/../b", "7/cwd/a/../b"),
-            (cwd, b".", "7/cwd/."),
-            (u64::MAX - 99, b"x", "7/cwd/x"),
-            (3, b"x", "7/fd/3/x"),
+            (cwd, b"a/../b", "cwd/a/../b"),
+            (cwd, b".", "cwd/."),
+            (u64::MAX - 99, b"x", "cwd/x"),
+            (3, b"x", "fd/3/x"),
             (3, b"/x", "/x"),
-            (cwd, b"/proc/self/status", "7/status"),
-            (cwd, b"/proc/thread-self/fd/1", "7/fd/1"),
+            (cwd, b"/proc/thread-self/fd/1", "fd/1"),
+            (cwd, b"/proc/self/cwd/../x", "cwd/../x"),
             (cwd, b"/proc/selfish", "/proc/selfish"),
-            (cwd, b"/dev/fd/9", "7/fd/9"),
-            (cwd, b"/dev/stdout", "7/fd/1"),
+            (cwd, b"/dev/fd/9", "fd/9"),
+            (cwd, b"/dev/stdout", "fd/1"),
             (cwd, b"/dev/stdout2", "/dev/stdout2"),
         ];
         for (directory, given, expected) in cases {
-            let place = path(7, *directory, given).unwrap();
+            let place = path(*directory, given).unwrap();
             assert_eq!(text(&place), *expected);
             assert!(!place.is_open);
         }
-        assert_eq!(path(7, cwd, b""), Err(Errno::NOENT));
-        assert_eq!(path(7, cwd, &[b'a'; PATH_MAX]), Err(Errno::NAMETOOLONG));
+        assert_eq!(path(cwd, b""), Err(Errno::NOENT));
+        assert_eq!(path(cwd, &[b'a'; PATH_MAX]), Err(Errno::NAMETOOLONG));
+    }
+
+    /// Above its /proc/PID are processes that have the host's root.
+    #[test]
+    fn no_path_leads_out_of_the_own_process() {
+        let cases: &[&[u8]] = &[
+            b"/proc/self/../1/root/etc",
+            b"/proc/self//../1/root",
+            b"/proc/self/./../1/root",
+            b"/proc/self/task/../../1/root",
+            b"/proc/self/fd/../../1/root",
+            b"/proc/self/fd//../../1/root",
+            b"/proc/self/status",
+            b"/dev/fd/../../1/root",
+            b"/dev/fd/",
+            b"/proc/thread-self/../1/root",
+        ];
+        for given in cases {
+            let place = path(CWD as u64, given).unwrap();
+            assert_eq!(place.path.as_bytes(), *given);
+            assert!(!is_relative(&place));
+        }
     }
 
     #[test]
     fn descriptors_are_followed() {
-        assert_eq!(text(&descriptor(7, 5)), "7/fd/5");
-        assert_eq!(text(&descriptor(7, CWD as u64)), "7/cwd");
-        assert!(descriptor(7, 5).is_open);
+        assert_eq!(text(&descriptor(5)), "fd/5");
+        assert_eq!(text(&descriptor(CWD as u64)), "cwd");
+        assert!(descriptor(5).is_open);
     }
 
     #[test]
@@ -148,8 +180,8 @@ mod tests {
             ("/a/b", Some("/a")),
             ("/a", Some("/")),
             ("/a/b//", Some("/a")),
-            ("7/cwd/x", Some("7/cwd")),
-            ("7/cwd/.", None),
+            ("cwd/x", Some("cwd")),
+            ("cwd/.", None),
             ("/..", None),
             ("/", None),
         ];

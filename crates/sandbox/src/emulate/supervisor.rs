@@ -33,6 +33,7 @@ pub(crate) struct Emulator {
     thread: Option<JoinHandle<Vec<InodeOwner>>>,
     /// Of the credentials that the step starts with.
     number: u64,
+    copy_up: bool,
 }
 
 impl Emulator {
@@ -62,8 +63,10 @@ impl Emulator {
         )
         .map_err(at("create a socket"))?;
         let mut table = Table::default();
-        let number = table.number(Credentials::new(user));
-        let book = Book::new(emulation.clone(), upper);
+        let number = table
+            .number(Credentials::new(user))
+            .map_err(at("note the user"))?;
+        let book = Book::new(emulation.clone(), proc, upper);
         let thread = std::thread::Builder::new()
             .name("supervisor".to_owned())
             .spawn(move || supervise(&ours, proc, table, book))
@@ -77,6 +80,7 @@ impl Emulator {
             channel: Some(theirs),
             thread: Some(thread),
             number,
+            copy_up: !emulation.inodes.is_empty(),
         })
     }
 
@@ -86,6 +90,7 @@ impl Emulator {
         Some(Supervisor {
             channel,
             number: self.number,
+            copy_up: self.copy_up,
         })
     }
 

@@ -145,7 +145,7 @@ pub(crate) fn reply(listener: BorrowedFd<'_>, id: u64, reply: Reply) -> Result<(
     Ok(())
 }
 
-/// Ends a notified call with a copy of `fd` as its result (Linux 5.14).
+/// Ends a notified call with a copy of `fd` as its result (Linux 5.9; in one step from 5.14 on).
 ///
 /// # Errors
 /// `ENOENT` when the caller is gone; `EMFILE` when it may have no more descriptors.
@@ -155,7 +155,7 @@ pub(crate) fn reply_descriptor(
     fd: BorrowedFd<'_>,
     close_on_exec: bool,
 ) -> Result<(), Errno> {
-    let request = libc::seccomp_notif_addfd {
+    let mut request = libc::seccomp_notif_addfd {
         id,
         flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
         srcfd: fd.as_raw_fd() as u32,
@@ -166,15 +166,24 @@ pub(crate) fn reply_descriptor(
             0
         },
     };
-    // SAFETY: the request reads one seccomp_notif_addfd.
-    check(i64::from(unsafe {
-        libc::ioctl(
-            listener.as_raw_fd(),
-            libc::SECCOMP_IOCTL_NOTIF_ADDFD,
-            std::ptr::from_ref(&request),
-        )
-    }))?;
-    Ok(())
+    let add = |request: &libc::seccomp_notif_addfd| {
+        // SAFETY: the request reads one seccomp_notif_addfd.
+        check(i64::from(unsafe {
+            libc::ioctl(
+                listener.as_raw_fd(),
+                libc::SECCOMP_IOCTL_NOTIF_ADDFD,
+                std::ptr::from_ref(request),
+            )
+        }))
+    };
+    match add(&request) {
+        Err(Errno::INVAL) => {
+            request.flags = 0;
+            let number = add(&request)?;
+            reply(listener, id, Reply::Value(number))
+        }
+        other => other.map(drop),
+    }
 }
 
 /// Reads memory of another process into the front of `buffer`; returns how many bytes there were
@@ -202,35 +211,6 @@ pub(crate) fn read_memory(thread: u32, address: u64, buffer: &mut [u8]) -> Resul
         )
     })?;
     usize::try_from(read).map_err(|_| Errno::FAULT)
-}
-
-/// Writes all of `bytes` to the memory of another process, or fails with `EFAULT`.
-pub(crate) fn write_memory(thread: u32, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-    let local = libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
-    let remote = libc::iovec {
-        iov_base: std::ptr::without_provenance_mut(address as usize),
-        iov_len: bytes.len(),
-    };
-    // SAFETY: only reads `bytes`; the kernel checks the remote address.
-    let written = check(unsafe {
-        libc::syscall(
-            libc::SYS_process_vm_writev,
-            thread as i64,
-            &raw const local,
-            1_u64,
-            &raw const remote,
-            1_u64,
-            0_u64,
-        )
-    })?;
-    if usize::try_from(written) == Ok(bytes.len()) {
-        Ok(())
-    } else {
-        Err(Errno::FAULT)
-    }
 }
 
 /// The soft and the hard limit of another process.

@@ -14,6 +14,8 @@ pub fn main() -> ExitCode {
         "euid" => println!("{}", rustix::process::geteuid().as_raw()),
         "chroot" => chroot(),
         "create" => create(),
+        "groups" => groups(),
+        "peer" => peer(),
         "benchmark" => benchmark(),
         other => panic!("{other}"),
     }
@@ -103,6 +105,37 @@ fn create() {
         assert_eq!((meta.uid(), meta.gid()), (42, 50), "{name}");
     }
     assert_eq!(std::fs::metadata("/tmp/d").unwrap().mode() & 0o7777, 0o750);
+    println!("ok");
+}
+
+/// The supervisor does not keep whatever it is given.
+fn groups() {
+    let set = |first: u32| {
+        let groups: Vec<_> = (first..first + 65_536).map(Gid::from_raw).collect();
+        rustix::thread::set_thread_groups(&groups)
+    };
+    let refused = (1..100).find(|first| set(*first).is_err());
+    assert!(refused.is_some());
+    let none = rustix::thread::set_thread_groups(&[]);
+    assert!(none.is_ok(), "what it knows already it goes on knowing");
+    println!("ok");
+}
+
+/// `SO_PEERCRED` of a socket whose other end changed hands.
+fn peer() {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    let (ours, _theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::empty(),
+        None,
+    )
+    .unwrap();
+    rustix::thread::set_thread_gid(Gid::from_raw(50)).unwrap();
+    rustix::thread::set_thread_uid(Uid::from_raw(42)).unwrap();
+    let seen = rustix::net::sockopt::socket_peercred(&ours).unwrap();
+    assert_eq!((seen.uid.as_raw(), seen.gid.as_raw()), (42, 50));
+    assert_eq!(seen.pid, rustix::process::getpid());
     println!("ok");
 }
 

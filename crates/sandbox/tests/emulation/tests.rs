@@ -49,6 +49,20 @@ pub const TESTS: &[Test] = &[
     ("devices_cannot_be_made", devices_cannot_be_made),
     ("limit_cannot_be_changed", limit_cannot_be_changed),
     ("many_processes", many_processes),
+    ("host_files_are_out_of_reach", host_files_are_out_of_reach),
+    (
+        "other_architectures_are_killed",
+        other_architectures_are_killed,
+    ),
+    (
+        "renamed_symlinks_of_lower_layers_keep_owners",
+        renamed_symlinks_of_lower_layers_keep_owners,
+    ),
+    ("credentials_are_bounded", credentials_are_bounded),
+    (
+        "peers_are_who_they_believe_to_be",
+        peers_are_who_they_believe_to_be,
+    ),
     ("insecure_is_refused", insecure_is_refused),
     ("benchmark", benchmark),
 ];
@@ -282,6 +296,104 @@ fn many_processes() {
     for n in 1..=40 {
         assert_eq!(kept(&step.upper().join(format!("tmp/f{n}"))), Some((n, n)));
     }
+}
+
+/// The supervisor sees more processes than the step does; no name of a file may lead there.
+fn host_files_are_out_of_reach() {
+    let host = crate::fixture::temporary();
+    let file = host.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let prefixes = [
+        "/proc/self/../1/root",
+        "/proc/thread-self/../1/root",
+        "/proc/self/fd/../../1/root",
+        "/proc/self/task/../../1/root",
+        "/proc/1/root",
+        "/dev/fd/../../1/root",
+        "/proc/self/cwd/../../../../..",
+        "/proc/self/root/../../../../..",
+    ];
+    for prefix in prefixes {
+        let path = format!("{prefix}{}", host.path().display());
+        let script = format!(
+            "chown 5 {path}/file; stat -c %u {path}/file; echo > {path}/new; mkdir {path}/dir; \
+             ln -s x {path}/link; mkfifo {path}/fifo; cd /proc/self && chown 5 ../1/root/{path}/file"
+        );
+        for user in [0, 1000] {
+            let ran = sh(&script).user(user, user, &[]).run();
+            assert_eq!(ran.out, "", "{prefix}");
+        }
+    }
+    assert_eq!(kept(&file), None);
+    let names: Vec<_> = std::fs::read_dir(host.path()).unwrap().flatten().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+/// An i386 program (exit(0) through `int 0x80`), which the filter cannot judge.
+fn other_architectures_are_killed() {
+    let code = [0xb8, 1, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80];
+    let mut elf = vec![0x7f, b'E', b'L', b'F', 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for half in [2_u16, 3] {
+        elf.extend(half.to_le_bytes());
+    }
+    for word in [1_u32, 0x0804_8054, 52, 0, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    for half in [52_u16, 32, 1, 0, 0, 0] {
+        elf.extend(half.to_le_bytes());
+    }
+    let size = 84 + code.len() as u32;
+    for word in [1_u32, 0, 0x0804_8000, 0x0804_8000, size, size, 5, 0x1000] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(code);
+    let mut step = sh("/i386; echo $?");
+    let layer = step.directory("layer");
+    std::fs::write(layer.join("i386"), elf).unwrap();
+    set_mode(&layer.join("i386"), 0o755);
+    step.add_lower(layer);
+    let out = step.output();
+    // 159: killed by SIGSYS; 126: a kernel that does not run such programs at all.
+    assert!(out.ends_with("159\n") || out.ends_with("126\n"), "{out}");
+}
+
+/// A rename copies the symlink up, to a new inode.
+fn renamed_symlinks_of_lower_layers_keep_owners() {
+    let script = "mv /of/l /of/m && touch -h /of/t && ln /of/h /of/i && \
+                  stat -c '%n %u:%g' /of/m /of/t /of/h /of/i";
+    let mut step = sh(script);
+    let layer = step.directory("layer");
+    std::fs::create_dir(layer.join("of")).unwrap();
+    let mut inodes = HashMap::new();
+    for name in ["l", "t", "h"] {
+        let path = layer.join("of").join(name);
+        std::os::unix::fs::symlink("x", &path).unwrap();
+        inodes.insert(std::fs::symlink_metadata(&path).unwrap().ino(), (5, 6));
+    }
+    step.add_lower(layer);
+    if let Some(emulation) = &mut step.spec.emulation {
+        emulation.inodes = Arc::new(inodes);
+    }
+    let ran = step.run();
+    assert_eq!(
+        ran.out, "/of/m 5:6\n/of/t 5:6\n/of/h 5:6\n/of/i 5:6\n",
+        "{}",
+        ran.err
+    );
+    let owners = ran.outcome.owners;
+    for name in ["of/m", "of/t", "of/h"] {
+        let meta = std::fs::symlink_metadata(step.upper().join(name)).unwrap();
+        let found = owners.iter().find(|kept| kept.inode == meta.ino());
+        assert_eq!(found.map(|kept| kept.owner), Some((5, 6)), "{name}");
+    }
+}
+
+fn credentials_are_bounded() {
+    assert_eq!(this("groups").output(), "ok\n");
+}
+
+fn peers_are_who_they_believe_to_be() {
+    assert_eq!(this("peer").output(), "ok\n");
 }
 
 fn insecure_is_refused() {
