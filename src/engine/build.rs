@@ -141,7 +141,8 @@ impl Build<'_> {
             return Ok(Attempt::NeedsInside(again()));
         }
         let tree = solved.output(plan.target).cloned();
-        if let Some(failure) = step_failure(solved, &plan, &dockerfile, &plain) {
+        if let Some(mut failure) = step_failure(solved, &plan, &dockerfile, &plain) {
+            failure.message = secrets.mask(failure.message);
             return Err(failure);
         }
         let Some(Output::Tree(tree)) = tree else {

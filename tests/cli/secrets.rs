@@ -68,6 +68,26 @@ fn secrets_are_masked_on_screen_and_in_logs() {
 }
 
 #[test]
+fn messages_of_failures_do_not_tell_secrets() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let flag = with_secret(&env);
+    env.dockerfile(&format!("FROM busybox\nRUN false {SECRET}\n"));
+    let said = env
+        .build(&["--secret", &flag])
+        .failure(1)
+        .says("false ****");
+    let error = said
+        .stderr
+        .lines()
+        .find(|l| l.starts_with("ERROR"))
+        .unwrap();
+    assert!(!error.contains(SECRET), "{error}");
+}
+
+#[test]
 fn a_secret_in_a_new_layer_fails_the_build_unless_allowed() {
     if !can_run() {
         return;

@@ -74,7 +74,10 @@ fn network_none_has_only_loopback() {
         return;
     }
     let env = Env::new();
-    env.dockerfile("FROM busybox\nRUN --network=none test \"$(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ')\" = lo\n");
+    env.dockerfile(
+        "FROM busybox\nRUN --network=none \
+         test \"$(tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ')\" = lo\n",
+    );
     env.build(&[]).success();
 }
 
