@@ -4,14 +4,17 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use crate::child::{Failure, Program};
+use crate::emulate::{self, Emulation, Emulator};
 use crate::error::{Error, Step};
 use crate::inside::{Inside, Isolation, Launcher};
 use crate::plan::{Command, Op, stage_paths};
+use crate::spec::{Credentials, Root};
 use crate::stage::Stage;
 use crate::sys::{self, CStringArray};
 use crate::{idmap, overlay, seccomp};
@@ -53,6 +56,17 @@ const IN_NAMESPACES: [Trial; 6] = [
     ("seccomp", true, seccomp_filter),
 ];
 
+/// The same where there is only one id, with what the emulation of others needs.
+const WITH_ONE_ID: [Trial; 7] = [
+    ("mounts", true, mounts),
+    (OVERLAY, false, overlay_works),
+    ("/proc", true, proc),
+    ("network namespace", false, network_namespace),
+    ("seccomp", true, seccomp_filter),
+    ("extended attributes", true, attributes),
+    ("supervisor", true, supervisor),
+];
+
 /// What a step needs that has neither mounts nor namespaces.
 const IN_CHROOT: [Trial; 3] = [
     ("chroot", true, change_root),
@@ -66,6 +80,7 @@ pub const OVERLAY: &str = "overlay";
 const fn trials(isolation: Isolation) -> &'static [Trial] {
     match isolation {
         Isolation::Chroot => &IN_CHROOT,
+        Isolation::SingleId => &WITH_ONE_ID,
         _ => &IN_NAMESPACES,
     }
 }
@@ -407,6 +422,51 @@ fn seccomp_filter(_: &Inside, _: &Path) -> Result<String, Trouble> {
         0,
     )?;
     Ok("filters can be installed".to_owned())
+}
+
+/// Owners are kept in them.
+fn attributes(_: &Inside, directory: &Path) -> Result<String, Trouble> {
+    let remedy = "keep the store on a file system with user.* attributes, such as ext4, xfs, btrfs, \
+                  or tmpfs from Linux 6.6 on";
+    let name = format!(".layercake-probe-{}-{}", std::process::id(), unique());
+    let path = directory.join(name);
+    let trouble = |error: std::io::Error| Trouble::new(error.to_string(), remedy);
+    std::fs::write(&path, "").map_err(trouble)?;
+    let flags = rustix::fs::XattrFlags::empty();
+    let result = rustix::fs::setxattr(&path, "user.layercake.probe", b"1", flags);
+    // As for the overlay.
+    let _ = std::fs::remove_file(&path);
+    result.map_err(|errno| trouble(errno.into()))?;
+    Ok(format!("work in {}", directory.display()))
+}
+
+/// The supervisor of [`crate::emulate`] gets to see system calls.
+fn supervisor(_: &Inside, _: &Path) -> Result<String, Trouble> {
+    let remedy = "it needs Linux 5.9 and an unmasked /proc; a container around this one may refuse \
+                  seccomp listeners";
+    let emulation = Emulation {
+        attribute: "user.layercake.probe",
+        encode: |_| Vec::new(),
+        decode: |_| None,
+        inodes: Arc::default(),
+    };
+    let user = Credentials::default();
+    let mut emulator = Emulator::start(&emulation, &user, &Root::Plain("/".into()))
+        .map_err(|error| Trouble::of(&error, remedy))?;
+    let result = match emulator.for_child() {
+        Some(supervisor) => attempt(
+            vec![Op::Notify {
+                filter: emulate::filter(false),
+                channel: supervisor.channel,
+            }],
+            0,
+        ),
+        None => Ok(()),
+    };
+    emulator.close_channel();
+    emulator.finish();
+    result?;
+    Ok("system calls can be answered".to_owned())
 }
 
 /// Carries operations out in a child as those of a step.

@@ -191,6 +191,15 @@ impl Book {
         {
             let kept = InodeOwner { inode, born, owner };
             self.kept.insert(inode, kept);
+            // A further name of the file is shown with its number in the upper directory.
+            self.seen.insert(
+                Seen {
+                    inode,
+                    born,
+                    ..seen
+                },
+                owner,
+            );
         }
         Ok(())
     }

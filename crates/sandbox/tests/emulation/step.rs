@@ -153,18 +153,18 @@ fn benchmark() {
     rustix::fs::chown("/tmp/given", id(5).0, id(5).1).unwrap();
     time("getuid", &|_| assert!(rustix::process::getuid().is_root()));
     time("stat plain", &|_| {
-        assert!(rustix::fs::stat("/tmp/plain").is_ok())
+        assert!(rustix::fs::stat("/tmp/plain").is_ok());
     });
     time("stat given", &|_| {
-        assert!(rustix::fs::stat("/tmp/given").is_ok())
+        assert!(rustix::fs::stat("/tmp/given").is_ok());
     });
     time("stat missing", &|_| {
-        assert!(rustix::fs::stat("/tmp/missing").is_err())
+        assert!(rustix::fs::stat("/tmp/missing").is_err());
     });
     time("chown", &|n| {
-        rustix::fs::chown("/tmp/plain", id(n).0, None).unwrap()
+        rustix::fs::chown("/tmp/plain", id(n).0, None).unwrap();
     });
     time("create", &|n| {
-        drop(std::fs::File::create(format!("/tmp/c{n}")).unwrap())
+        drop(std::fs::File::create(format!("/tmp/c{n}")).unwrap());
     });
 }

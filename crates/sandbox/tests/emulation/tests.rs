@@ -256,11 +256,11 @@ fn archives_keep_owners() {
 
 fn errors_are_those_of_the_kernel() {
     let script = "chown 5 /tmp/none 2>&1; stat /tmp/none 2>&1; chown 5 /etc/passwd/x 2>&1; \
-                  chown 5 /proc/version 2>&1 | cut -d: -f1; mkdir /none/x 2>&1; ln -s a /bin/ls 2>&1; true";
+                  mkdir /none/x 2>&1; ln -s a /bin/ls 2>&1; true";
     let out = sh(script).output();
     let expected = "chown: /tmp/none: No such file or directory\n\
                     stat: can't stat '/tmp/none': No such file or directory\n\
-                    chown: /etc/passwd/x: Not a directory\nchown\n\
+                    chown: /etc/passwd/x: Not a directory\n\
                     mkdir: can't create directory '/none/x': No such file or directory\n\
                     ln: /bin/ls: File exists\n";
     assert_eq!(out, expected);
