@@ -30,6 +30,12 @@ impl Rung {
                 "one RUN step runs at a time",
             ],
             Isolation::UserNamespace => vec!["RUN --security=insecure is refused"],
+            Isolation::SingleId => vec![
+                "RUN --security=insecure is refused",
+                "32-bit programs are killed, as are 64-bit ones that make 32-bit calls",
+                "what the user of a step may not do is mostly not refused: in truth every step is \
+                 root of its own files",
+            ],
             _ => Vec::new(),
         };
         if self.snapshotter == Snapshotter::Plain {
@@ -53,7 +59,10 @@ impl std::fmt::Display for Rung {
             Snapshotter::Plain => "plain directories",
         };
         let (isolation, snapshotter) = (self.isolation.name(), self.snapshotter.name());
-        write!(f, "isolation {isolation} ({how}), snapshotter {snapshotter} ({roots})")
+        write!(
+            f,
+            "isolation {isolation} ({how}), snapshotter {snapshotter} ({roots})"
+        )
     }
 }
 
@@ -210,7 +219,8 @@ impl Memory {
     }
 
     fn recall(&self) -> Option<Rung> {
-        let remembered: Remembered = serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok()?;
+        let remembered: Remembered =
+            serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok()?;
         Some(Rung {
             isolation: Isolation::from_name(&remembered.isolation)?,
             snapshotter: remembered.snapshotter,
@@ -262,10 +272,19 @@ mod tests {
     fn what_is_required_decides_and_overlays_are_a_bonus() {
         let works = || probe("mounts", true, true);
         let overlay = |ok| probe(probe::OVERLAY, false, ok);
-        assert_eq!(rung(vec![works(), overlay(true)]), Some(Snapshotter::Overlay));
-        assert_eq!(rung(vec![works(), overlay(false)]), Some(Snapshotter::Plain));
+        assert_eq!(
+            rung(vec![works(), overlay(true)]),
+            Some(Snapshotter::Overlay)
+        );
+        assert_eq!(
+            rung(vec![works(), overlay(false)]),
+            Some(Snapshotter::Plain)
+        );
         assert_eq!(rung(vec![works()]), Some(Snapshotter::Plain));
-        assert_eq!(rung(vec![probe("mounts", true, false), overlay(true)]), None);
+        assert_eq!(
+            rung(vec![probe("mounts", true, false), overlay(true)]),
+            None
+        );
         assert_eq!(rung(Vec::new()), None);
     }
 
@@ -279,7 +298,10 @@ mod tests {
             snapshotter: Snapshotter::Plain,
         };
         memory.keep(rung);
-        assert_eq!(Memory::of(Wanted::default(), directory.path()).recall(), Some(rung));
+        assert_eq!(
+            Memory::of(Wanted::default(), directory.path()).recall(),
+            Some(rung)
+        );
         let forced = Wanted {
             isolation: Some(Isolation::Root),
             snapshotter: None,

@@ -126,7 +126,9 @@ fn receive(inside: &Inside) -> Result<Handoff, Failure> {
 pub(crate) fn prune_all(root: &Path, inside: Option<&Inside>) -> Result<u8, Failure> {
     if inside.is_none() && root.exists() {
         // A user who cannot have a namespace has no files of other owners either.
-        if let Ok(code) = Launcher::new(std::env::args_os().skip(1)).run() {
+        for isolation in [None, Some(Isolation::SingleId)] {
+            let launcher = Launcher::new(std::env::args_os().skip(1)).isolation(isolation);
+            let Ok(code) = launcher.run() else { continue };
             return Ok(u8::try_from(code).unwrap_or(FailureKind::Internal.exit_code()));
         }
     }
