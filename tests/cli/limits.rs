@@ -29,6 +29,21 @@ fn a_step_that_takes_too_long_is_killed_with_all_it_started() {
     }
 }
 
+#[test]
+fn a_kill_that_nobody_asked_for_has_a_hint() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile("FROM busybox\nRUN sh -c 'kill -9 $$'; exit $?\n");
+    env.build(&[])
+        .failure(1)
+        .says("exit code: 137")
+        .says("out of memory (see dmesg)");
+    env.dockerfile("FROM busybox\nRUN exit 136\n");
+    env.build(&[]).failure(1).does_not_say("out of memory");
+}
+
 /// Whether the machine gives the user control groups; else the error must say why not.
 fn limited(said: &Said, flag: &str) -> bool {
     if said.code != Some(4) {
