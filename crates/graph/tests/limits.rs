@@ -80,3 +80,21 @@ fn all_words_together_are_bounded() {
         assert!(error.help.is_some() && error.lines.is_some(), "{case}");
     }
 }
+
+/// Work grows with the size of the file, not with its square.
+#[test]
+fn many_names_are_no_burden() {
+    let lines: String = (0..30_000)
+        .map(|n| format!("ENV e{n}=$e{}\nARG a{n}\n", n.max(1) - 1))
+        .collect();
+    // The only error is the last line's.
+    let text = format!("FROM scratch\n{lines}STOPSIGNAL nothing\n");
+    let [error] = &errors(text)[..] else {
+        panic!("one error");
+    };
+    assert!(
+        error.message.contains("invalid signal"),
+        "{}",
+        error.message
+    );
+}

@@ -28,10 +28,7 @@ pub(crate) fn lower(
             None => name.clone(),
         });
         capture(scope, declaration, value.clone());
-        match scope.state.args.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => *known = value,
-            None => scope.state.args.push((name.clone(), value)),
-        }
+        scope.state.declare(name, value);
     }
     scope
         .state

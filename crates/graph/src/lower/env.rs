@@ -10,7 +10,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, pairs: &KeyValues) -> Result<(), Lowe
     let mut text = String::from("ENV");
     for (key, value) in expand(scope, pairs)? {
         text.push_str(&format!(" {key}={value}"));
-        set(&mut scope.state.config.config.env, &key, &value);
+        scope.state.set_env(&key, &value);
         scope.state.variables.set(&key, value);
     }
     scope.state.record(history::metadata(text));
@@ -28,16 +28,4 @@ pub(crate) fn expand(
         .iter()
         .map(|(key, value)| Ok((words.word(key)?, words.word(value)?)))
         .collect()
-}
-
-/// Replaces in place, else appends.
-fn set(env: &mut Vec<String>, key: &str, value: &str) {
-    let entry = format!("{key}={value}");
-    match env
-        .iter_mut()
-        .find(|known| known.split('=').next() == Some(key))
-    {
-        Some(known) => *known = entry,
-        None => env.push(entry),
-    }
 }

@@ -42,7 +42,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, run: &ast::Run) -> Result<(), LowerEr
     let (extra_hosts, extra_host_addresses) = selection.add_hosts.iter().cloned().unzip();
     let op = Run {
         args: command.args,
-        env: env.entries().to_vec(),
+        env: env.entries().cloned().collect(),
         cwd: scope.state.workdir().to_owned(),
         user: scope.state.config.config.user.clone(),
         hostname: hostname(scope),
@@ -177,10 +177,11 @@ fn step_name(scope: &Scope<'_>, run: &ast::Run, command: &Command, mounts: &Moun
 /// declared first, with the value now in force.
 fn history_text(args: &[String], state: &StageState) -> String {
     let mut text = String::from("RUN ");
-    if !state.args.is_empty() {
-        text.push_str(&format!("|{} ", state.args.len()));
+    let declared = state.args();
+    if !declared.is_empty() {
+        text.push_str(&format!("|{} ", declared.len()));
     }
-    for (name, declared) in &state.args {
+    for (name, declared) in declared {
         let value = state
             .variables
             .value(name)

@@ -1,5 +1,7 @@
 //! One stage while its instructions are applied, and which module each instruction goes to.
 
+use std::collections::HashMap;
+
 use dockerfile::LineRange;
 use dockerfile::instruction::{Instruction, InstructionKind};
 
@@ -29,7 +31,11 @@ pub(crate) struct StageState {
     pub(crate) variables: Variables,
     /// Declared `ARG`s in the order of their first declaration, each with the value the last one
     /// gave (rules A09, M05).
-    pub(crate) args: Vec<(String, Option<String>)>,
+    args: Vec<(String, Option<String>)>,
+    /// Where in `args` a name is.
+    arg_places: HashMap<String, usize>,
+    /// Where in the config's environment a name first is.
+    env_places: HashMap<String, usize>,
     /// `CMD` was set in this stage (rule S14).
     pub(crate) cmd_set: bool,
     pub(crate) captured: Captured,
@@ -44,8 +50,40 @@ impl StageState {
             recorded: 0,
             variables: Variables::default(),
             args: Vec::new(),
+            arg_places: HashMap::new(),
+            env_places: HashMap::new(),
             cmd_set: false,
             captured: Captured::default(),
+        }
+    }
+
+    pub(crate) fn args(&self) -> &[(String, Option<String>)] {
+        &self.args
+    }
+
+    /// Notes an `ARG`; the value of an earlier one of this name is replaced in its place.
+    pub(crate) fn declare(&mut self, name: &str, value: Option<String>) {
+        match self.arg_places.get(name) {
+            Some(&place) => self.args[place].1 = value,
+            None => {
+                self.arg_places.insert(name.to_owned(), self.args.len());
+                self.args.push((name.to_owned(), value));
+            }
+        }
+    }
+
+    /// Puts a variable into the config: in the place of an earlier value, else at the end.
+    pub(crate) fn set_env(&mut self, key: &str, value: &str) {
+        let env = &mut self.config.config.env;
+        let entry = format!("{key}={value}");
+        match self.env_places.get(key) {
+            Some(&place) => env[place] = entry,
+            None => {
+                // A key may hold a `=` itself: then its entry goes by what stands before that.
+                let name = entry.split('=').next().unwrap_or_default().to_owned();
+                self.env_places.entry(name).or_insert(env.len());
+                env.push(entry);
+            }
         }
     }
 
@@ -78,11 +116,15 @@ impl StageState {
         if !config.working_dir.is_empty() {
             config.working_dir = path::resolve("/", &config.working_dir);
         }
-        let pairs = config
-            .env
-            .iter()
-            .map(|entry| entry.split_once('=').unwrap_or((entry, "")));
-        self.variables.set_all(pairs);
+        let pairs = || {
+            let entries = config.env.iter();
+            entries.map(|entry| entry.split_once('=').unwrap_or((entry, "")))
+        };
+        self.variables.set_all(pairs());
+        self.env_places.clear();
+        for (place, (name, _)) in pairs().enumerate() {
+            self.env_places.entry(name.to_owned()).or_insert(place);
+        }
         self.cmd_set = false;
         self.captured = Captured::default();
     }

@@ -1,61 +1,58 @@
 //! The variables of a stage: `ENV` and `ARG` in one namespace (rule X16).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 
 /// Names with values, in the order in which they were last set; the order `RUN` gets them in.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Setting and looking up do not depend on how many there are: files set many.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Variables {
-    entries: Vec<(String, String)>,
+    /// By the moment they were set.
+    entries: BTreeMap<u64, (String, String)>,
+    moments: HashMap<String, u64>,
+    next: u64,
 }
 
 impl Variables {
     /// Sets a value; an earlier one goes, and the name moves to the end.
     pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
-        self.remove(name);
-        self.entries.push((name.to_owned(), value.into()));
+        let moment = self.next;
+        self.next += 1;
+        if let Some(before) = self.moments.insert(name.to_owned(), moment) {
+            self.entries.remove(&before);
+        }
+        self.entries.insert(moment, (name.to_owned(), value.into()));
     }
 
-    /// [`Self::set`] for many at once, in one pass.
+    /// [`Self::set`] for many.
     pub(crate) fn set_all<'e>(&mut self, pairs: impl IntoIterator<Item = (&'e str, &'e str)>) {
-        let mut seen = HashSet::new();
-        let mut new: Vec<(&str, &str)> = pairs.into_iter().collect();
-        new.reverse();
-        new.retain(|(name, _)| seen.insert(*name));
-        new.reverse();
-        self.entries
-            .retain(|(known, _)| !seen.contains(known.as_str()));
-        self.entries.extend(
-            new.into_iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned())),
-        );
+        for (name, value) in pairs {
+            self.set(name, value);
+        }
     }
 
     pub(crate) fn remove(&mut self, name: &str) {
-        self.entries.retain(|(known, _)| known != name);
+        if let Some(moment) = self.moments.remove(name) {
+            self.entries.remove(&moment);
+        }
     }
 
     pub(crate) fn value(&self, name: &str) -> Option<&str> {
-        self.entries
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        let moment = self.moments.get(name)?;
+        self.entries.get(moment).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|(name, _)| name.as_str())
+        self.entries.values().map(|(name, _)| name.as_str())
     }
 
     /// Bytes of names and values.
     pub(crate) fn size(&self) -> usize {
-        let sizes = self
-            .entries
-            .iter()
-            .map(|(name, value)| name.len() + value.len());
-        sizes.sum()
+        let sizes = self.entries.values();
+        sizes.map(|(name, value)| name.len() + value.len()).sum()
     }
 
-    pub(crate) fn entries(&self) -> &[(String, String)] {
-        &self.entries
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &(String, String)> {
+        self.entries.values()
     }
 }
 
@@ -75,7 +72,6 @@ mod tests {
         variables.set_all([("c", "1"), ("b", "4"), ("c", "5")]);
         let entries: Vec<(&str, &str)> = variables
             .entries()
-            .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         assert_eq!(entries, [("a", "3"), ("b", "4"), ("c", "5")]);
