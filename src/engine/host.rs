@@ -185,8 +185,8 @@ struct Remembered {
 }
 
 impl Memory {
-    /// The same answers are expected of the same boot, user, namespaces, capabilities, filter and
-    /// file system.
+    /// The same answers are expected of the same boot, user, namespaces, capabilities, filter,
+    /// helpers and file system.
     fn of(wanted: Wanted, store_root: &Path) -> Self {
         let mut hasher = blake3::Hasher::new();
         let mut add = |part: &[u8]| {
@@ -208,6 +208,9 @@ impl Memory {
         }
         for file in ["/etc/subuid", "/etc/subgid"] {
             add(&std::fs::read(file).unwrap_or_default());
+        }
+        for helper in helpers() {
+            add(helper.as_os_str().as_encoded_bytes());
         }
         let device = rustix::fs::stat(store_root).map_or(0, |stat| stat.st_dev);
         add(&device.to_le_bytes());
@@ -244,6 +247,17 @@ impl Memory {
             std::fs::rename(&fresh, &self.path).ok();
         }
     }
+}
+
+/// The programs that map ids, where they are installed.
+fn helpers() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    ["newuidmap", "newgidmap"]
+        .into_iter()
+        .flat_map(|name| directories.iter().map(move |directory| directory.join(name)))
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 #[cfg(test)]
