@@ -94,6 +94,8 @@ pub enum NamedContext {
     },
     /// `docker-image://REF`.
     Image(String),
+    /// The URL of a git repository.
+    Git(String),
 }
 
 /// `--output`.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use graph::facts::Platform;
+use graph::lower::platform;
 
 use crate::failure::{Failure, FailureKind};
-use crate::request::{NamedContext, Output, SecretSource};
+use crate::request::{NamedContext, Output, SecretSource, native_platform};
 
 pub(super) fn usage(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Usage, message)
@@ -87,6 +88,8 @@ pub(super) fn named_context(text: &str) -> Result<(String, NamedContext), Failur
         oci_layout(rest)
     } else if let Some(reference) = value.strip_prefix("docker-image://") {
         NamedContext::Image(reference.to_owned())
+    } else if let Some(url) = git_context(value) {
+        NamedContext::Git(url)
     } else if let Some((scheme, _)) = value.split_once("://") {
         return Err(usage(format!(
             "--build-context {text}: {scheme}:// is not implemented"
@@ -215,35 +218,17 @@ pub(super) fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
     Ok((id.to_owned(), path.into()))
 }
 
-/// `os/arch[/variant]`.
+/// `os/arch[/variant]`, `os` or `arch`, in the one form all spellings share: `linux/arm64/v8` is
+/// `linux/arm64`, `linux/arm` is `linux/arm/v7`.
 pub(super) fn platform(text: &str) -> Result<Platform, Failure> {
-    let invalid = || {
-        usage(format!(
-            "--platform {text}: not of the form os/arch[/variant]"
-        ))
-    };
     if text.contains(',') {
         return Err(usage(
             "--platform: several platforms in one build are not implemented",
         ));
     }
-    let mut parts = text.split('/').map(str::to_lowercase);
-    let os = parts.next().filter(|p| !p.is_empty()).ok_or_else(invalid)?;
-    let architecture = parts.next().filter(|p| !p.is_empty()).ok_or_else(invalid)?;
-    let variant = parts.next().filter(|p| !p.is_empty());
-    if parts.next().is_some() {
-        return Err(invalid());
-    }
-    let (architecture, variant) = match (architecture.as_str(), variant) {
-        ("x86_64" | "x86-64", v) => ("amd64".to_owned(), v),
-        ("aarch64", v) => ("arm64".to_owned(), v),
-        (_, v) => (architecture, v),
-    };
-    Ok(Platform {
-        os,
-        architecture,
-        variant,
-    })
+    platform::parse(text, &native_platform())
+        .map(|platform| platform::normalise(&platform))
+        .map_err(|error| usage(format!("--platform {text}: {error}")))
 }
 
 /// `64m`, `1g`, `1024`: bytes.

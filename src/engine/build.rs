@@ -22,7 +22,8 @@ use super::dns::resolv_conf;
 use super::dockerfile::{self, Dockerfile, lower_failure};
 use super::executor::{Engine, Output, StepError};
 use super::export::{self, Exported};
-use super::fetch::{Fetching, Pins};
+use super::fetch::context::{self, Repositories};
+use super::fetch::{Access, Fetching, Pins};
 use super::host::Rung;
 use super::layers::Layers;
 use super::logs::Logs;
@@ -113,12 +114,20 @@ impl Build<'_> {
             return Err(failure);
         }
         let plan = Arc::new(plan);
-        let contexts = contexts(request, &dockerfile, &store)?;
         let pins = images.pins.clone();
         let sources = std::mem::take(&mut self.handoff.sources);
         let fetching = Fetching::new(self.runtime.clone(), request.agents.clone(), sources);
         let fetching = Arc::new(fetching);
         let secrets = self.secrets()?;
+        let access = Access {
+            fetching: &fetching,
+            store: &store,
+            secrets: &secrets,
+            cancel: &self.cancel,
+            may_execute: true,
+        };
+        let fetched = context::named(request, &plan, &access)?;
+        let contexts = contexts(request, &dockerfile, &store, &fetched)?;
         let logs = Arc::new(Logs::new(store.area("logs")?));
         let world = World {
             images,
@@ -364,7 +373,12 @@ pub(super) fn selection(request: &BuildRequest) -> Selection {
         contexts: request
             .contexts
             .iter()
-            .map(|(name, c)| (name.clone(), matches!(c, NamedContext::Directory(_))))
+            .map(|(name, c)| {
+                (
+                    name.clone(),
+                    matches!(c, NamedContext::Directory(_) | NamedContext::Git(_)),
+                )
+            })
             .collect(),
         no_cache: request.no_cache,
         no_cache_filter: request.no_cache_filter.clone(),
@@ -381,6 +395,7 @@ fn contexts(
     request: &BuildRequest,
     dockerfile: &Dockerfile,
     store: &Store,
+    fetched: &Repositories<'_>,
 ) -> Result<Contexts, Failure> {
     let cache = store.area("context")?;
     let mut contexts = Contexts::new(cache);
@@ -391,7 +406,11 @@ fn contexts(
             .map_err(|e| context_failure(&e))?;
     }
     for (name, context) in &request.contexts {
-        if let NamedContext::Directory(path) = context {
+        let path = match context {
+            NamedContext::Directory(path) => Some(path.as_path()),
+            _ => fetched.get(name.as_str()).map(|tree| tree.directory()),
+        };
+        if let Some(path) = path {
             // Rule G08: its own ignore file.
             let ignore = dockerfile::read_ignore(&path.join(".dockerignore"))?;
             contexts

@@ -150,6 +150,13 @@ impl Resolver<'_> {
                 })
             }
             Some(NamedContext::Image(reference)) => self.image(reference, &need.platform, pin),
+            Some(NamedContext::Git(_)) => {
+                let message = format!(
+                    "build context {:?} is a git repository, not an image",
+                    need.reference
+                );
+                Err(Failure::new(FailureKind::Usage, message))
+            }
             Some(NamedContext::Directory(path)) => {
                 let message = format!(
                     "build context {:?} is the directory {}, not an image",
@@ -165,12 +172,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn image(
-        &self,
-        text: &str,
-        platform: &Platform,
-        pin: Option<&str>,
-    ) -> Result<Found, Failure> {
+    fn image(&self, text: &str, platform: &Platform, pin: Option<&str>) -> Result<Found, Failure> {
         let reference: Reference = text
             .parse()
             .map_err(|e| Failure::of(FailureKind::Usage, &e))?;
@@ -217,12 +219,18 @@ impl Resolver<'_> {
         digest: &Digest,
         platform: &Platform,
     ) -> Result<Option<ResolvedImage>, Failure> {
-        let Some(manifest_bytes) = self.stored(digest)? else { return Ok(None) };
+        let Some(manifest_bytes) = self.stored(digest)? else {
+            return Ok(None);
+        };
         let document = Document::parse(&manifest_bytes, None).map_err(|e| oci_failure(&e))?;
-        let Document::Manifest(manifest) = document else { return Ok(None) };
+        let Document::Manifest(manifest) = document else {
+            return Ok(None);
+        };
         let config_digest = manifest.config().digest().to_string();
         let config_digest = config_digest.parse().map_err(|e| oci_failure(&e))?;
-        let Some(config) = self.stored(&config_digest)? else { return Ok(None) };
+        let Some(config) = self.stored(&config_digest)? else {
+            return Ok(None);
+        };
         let image =
             ResolvedImage::new(manifest_bytes, &manifest, config).map_err(|e| oci_failure(&e))?;
         Ok(Some(image).filter(|i| oci_platform(platform).rank(&i.platform).is_some()))

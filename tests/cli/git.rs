@@ -597,6 +597,45 @@ fn g01_a_repository_as_context() {
 }
 
 #[test]
+fn g05_g09_repositories_as_named_contexts() {
+    if !has_git() {
+        return;
+    }
+    let env = Env::bare();
+    let (repository, _) = sample(&env);
+    repository.write(".dockerignore", "run.sh\n");
+    repository.commit("third");
+    let server = serve(&env.path("repositories"));
+    let flag = format!("code={}#trunk", server.url("/r.git"));
+    env.write("f", "local");
+    env.dockerfile("FROM scratch\nCOPY --from=code . /r/\nCOPY f /f\n");
+    env.build(&["--build-context", &flag]).success();
+    let image = env.image();
+    assert_eq!(
+        (image.text("r/f").as_str(), image.text("f").as_str()),
+        ("two", "local")
+    );
+    assert!(!image.has("r/run.sh"));
+    assert_eq!(
+        env.build(&["--build-context", &flag]).success().executed(),
+        0
+    );
+    server.requests();
+    env.dockerfile("FROM scratch AS a\nCOPY --from=code . /r/\nFROM scratch\nCOPY f /f\n");
+    env.build(&["--build-context", &flag]).success();
+    assert_eq!(server.requests().len(), 0);
+    env.dockerfile("FROM code\nCOPY f /g\n");
+    env.build(&["--build-context", &flag]).success();
+    let image = env.image();
+    assert_eq!((image.text("f").as_str(), image.text("g").as_str()), ("two", "local"));
+    let late = format!("code={}?mtime=commit", server.url("/r.git"));
+    env.dockerfile("FROM scratch\nCOPY --from=code . /r/\n");
+    env.build(&["--build-context", &late])
+        .failure(2)
+        .says("mtime=commit of a context");
+}
+
+#[test]
 fn a_context_shows_no_files_of_this_machine() {
     if !has_git() {
         return;

@@ -1,11 +1,12 @@
-//! A main context that is elsewhere: a git repository (rules G01-G03). It is checked out by the
-//! process outside, for which it is then a local directory like any other; the process inside is
-//! told where it is.
+//! Contexts that are elsewhere: git repositories (rules G01-G03, G05). The main one is checked out
+//! by the process outside, for which it is then a local directory like any other; the process
+//! inside is told where it is. Named ones are checked out when the plan is known.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use graph::Cancel;
+use graph::{Cancel, Op, Plan};
 use store::Store;
 use tokio::runtime::Handle;
 
@@ -15,7 +16,7 @@ use crate::engine::executor::StepError;
 use crate::engine::secrets::{SecretValues, Secrets};
 use crate::failure::{Failure, FailureKind};
 use crate::report;
-use crate::request::{BuildRequest, DockerfileSource, Progress};
+use crate::request::{BuildRequest, DockerfileSource, NamedContext, Progress};
 
 /// Keeps `.git` in a context (rule G01).
 const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
@@ -74,6 +75,38 @@ pub(crate) fn bring(
         directory,
         _files: Some((tree, store)),
     }))
+}
+
+/// Checked out named contexts by name; their files are there as long as these are.
+pub(crate) type Repositories<'a> = BTreeMap<&'a str, Arc<git::CheckoutTree>>;
+
+/// Fetches the named contexts that are git repositories and that the plan uses (rule G09).
+///
+/// # Errors
+/// As for `ADD` of the repository.
+pub(crate) fn named<'a>(
+    request: &'a BuildRequest,
+    plan: &Plan,
+    access: &Access<'_>,
+) -> Result<Repositories<'a>, StepError> {
+    let is_used = |context: &str| {
+        let nodes = plan.nodes.iter();
+        nodes
+            .into_iter()
+            .any(|node| matches!(&node.op, Op::Context { name } if name == context))
+    };
+    let mut fetched = BTreeMap::new();
+    for (name, context) in &request.contexts {
+        if let NamedContext::Git(url) = context
+            && is_used(name)
+        {
+            let (tree, _) = git::context(access, url, false)?;
+            let directory = tree.directory();
+            stay_inside(directory, &directory.join(".dockerignore"))?;
+            fetched.insert(name.as_str(), tree);
+        }
+    }
+    Ok(fetched)
 }
 
 /// The request for the context in `directory`, in which the Dockerfile is too.

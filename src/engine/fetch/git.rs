@@ -164,6 +164,13 @@ pub(crate) fn context(
         location::context(url, keep_git_dir).map_err(|e| Failure::of(FailureKind::Usage, &e))?;
     let key = KeyBuilder::new(&Op::Git(op.clone())).finish();
     let checkout = fetch(access, &op, &key, access.cancel)?;
+    if checkout.location.commit_time {
+        let message = format!(
+            "{}: mtime=commit of a context is not implemented",
+            text::redact(url)
+        );
+        return Err(Failure::new(FailureKind::Usage, message).into());
+    }
     Ok((checkout.tree(access)?, checkout.resolved.commit.clone()))
 }
 
