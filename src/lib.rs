@@ -12,6 +12,7 @@ mod request;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use engine::leash;
 use failure::{Failure, FailureKind};
 
 /// The program: to be called first thing in `main`, while the process has one thread.
@@ -19,8 +20,16 @@ use failure::{Failure, FailureKind};
 pub fn main() -> ExitCode {
     report::exit_on_panic(FailureKind::Internal.exit_code());
     match sandbox::inside::enter(std::env::args_os()) {
+        Ok(None) if std::env::args_os().nth(1).is_some_and(|a| a == leash::ARGUMENT) => {
+            ExitCode::from(leash::run(std::env::args_os().skip(2)))
+        }
         Ok(None) => cli::main(std::env::args_os().collect(), None),
-        Ok(Some(inside)) if inside.args.first().is_some_and(|a| a == sandbox::probe::ARGUMENT) => {
+        Ok(Some(inside))
+            if inside
+                .args
+                .first()
+                .is_some_and(|a| a == sandbox::probe::ARGUMENT) =>
+        {
             ExitCode::from(sandbox::probe::run_inside(&inside))
         }
         Ok(Some(mut inside)) => {

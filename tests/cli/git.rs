@@ -627,7 +627,10 @@ fn g05_g09_repositories_as_named_contexts() {
     env.dockerfile("FROM code\nCOPY f /g\n");
     env.build(&["--build-context", &flag]).success();
     let image = env.image();
-    assert_eq!((image.text("f").as_str(), image.text("g").as_str()), ("two", "local"));
+    assert_eq!(
+        (image.text("f").as_str(), image.text("g").as_str()),
+        ("two", "local")
+    );
     let late = format!("code={}?mtime=commit", server.url("/r.git"));
     env.dockerfile("FROM scratch\nCOPY --from=code . /r/\n");
     env.build(&["--build-context", &late])

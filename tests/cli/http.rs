@@ -381,19 +381,39 @@ fn an_interrupt_ends_what_a_silent_server_holds_up() {
         let pid = rustix::process::Pid::from_child(&build);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         env.said(build.wait_with_output().unwrap()).failure(130);
-        // Nor is a git left behind.
-        let marker = format!("127.0.0.1:{port}");
-        let left = || {
-            let entries = std::fs::read_dir("/proc").unwrap().flatten();
-            let lines = entries.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
-            lines
-                .filter(|l| String::from_utf8_lossy(l).contains(&marker))
-                .count()
-        };
-        let is_gone = (0..500).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            left() == 0
-        });
-        assert!(is_gone, "{file}");
+        assert!(nobody_asks(port), "{file}");
     }
+}
+
+#[test]
+fn kill_9_leaves_no_git() {
+    let (port, connected) = silent();
+    let env = Env::bare();
+    env.dockerfile(&format!(
+        "FROM scratch\nADD http://127.0.0.1:{port}/r.git /f\n"
+    ));
+    let mut command = env.command(&[]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut build = command.spawn().unwrap();
+    connected.recv().unwrap();
+    build.kill().unwrap();
+    build.wait().unwrap();
+    assert!(nobody_asks(port));
+}
+
+/// Whether soon there is no process with that address of this machine on its command line.
+fn nobody_asks(port: u16) -> bool {
+    let marker = format!("127.0.0.1:{port}");
+    let is_left = || {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut lines = entries.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
+        lines.any(|line| String::from_utf8_lossy(&line).contains(&marker))
+    };
+    (0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        !is_left()
+    })
 }

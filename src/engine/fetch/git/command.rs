@@ -3,15 +3,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use graph::Cancel;
-use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::engine::leash;
 
 /// Bytes of git's answers: enough for the refs of a repository with a million of them.
 const OUTPUT_MAX: u64 = 256 << 20;
@@ -84,8 +84,6 @@ pub(super) struct Call<'a> {
     pub(super) index: Option<&'a Path>,
     /// [`REMOTE`] or [`LOCAL`]; none: the call transfers nothing.
     pub(super) protocols: &'a str,
-    /// `GIT_*_DATE`s are not needed: nothing is committed.
-    pub(super) directory: Option<&'a Path>,
 }
 
 impl Git {
@@ -98,21 +96,17 @@ impl Git {
         call: &Call<'_>,
         args: &[S],
     ) -> Result<Vec<u8>, GitError> {
-        let mut command = Command::new("git");
+        let program = find_git().ok_or(GitError::Missing)?;
+        let mut command = leash::command(&program);
         command.args(args).env_clear().envs(self.environment(call));
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // Its helpers are in its group and end with it.
-        command.process_group(0);
-        if let Some(directory) = call.directory.or(call.work_tree) {
+        if let Some(directory) = call.work_tree {
             command.current_dir(directory);
         }
-        let child = command.spawn().map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => GitError::Missing,
-            _ => GitError::Start(e),
-        })?;
+        let child = command.spawn().map_err(GitError::Start)?;
         let name = args
             .first()
             .map(|a| a.as_ref().to_string_lossy().into_owned());
@@ -201,7 +195,7 @@ impl Git {
     }
 
     fn wait(&self, mut child: Child, command: &str) -> Result<Vec<u8>, GitError> {
-        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let leash = child.id();
         let stdout = read_in_background(child.stdout.take(), OUTPUT_MAX);
         let stderr = read_in_background(child.stderr.take(), MESSAGES_MAX);
         let (sender, receiver) = channel();
@@ -213,10 +207,7 @@ impl Git {
         let status = match ended {
             Ok(Some(status)) => status.map_err(GitError::Start)?,
             Ok(None) | Err(_) => {
-                if let Some(group) = group {
-                    // It may have ended just now.
-                    let _ = kill_process_group(group, Signal::KILL);
-                }
+                leash::stop(leash);
                 let is_late = matches!(ended, Err(RecvTimeoutError::Timeout));
                 return Err(if is_late {
                     GitError::TimedOut { command }
@@ -236,6 +227,15 @@ impl Git {
         let message = last_words(&messages);
         Err(GitError::Failed { command, message })
     }
+}
+
+/// The first git in `PATH`.
+fn find_git() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut found = std::env::split_paths(&path).map(|directory| directory.join("git"));
+    let git = found.find(|git| git.is_file())?;
+    // It is run in other directories.
+    std::path::absolute(git).ok()
 }
 
 /// At most `limit` bytes and one; the rest is read and forgotten, so that the writer goes on.
