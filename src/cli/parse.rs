@@ -330,6 +330,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn s19_spellings_of_a_platform() {
+        for (text, expected) in [
+            ("linux/amd64", "linux/amd64"),
+            ("Linux/x86_64", "linux/amd64"),
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/arm", "linux/arm/v7"),
+            ("arm64", "linux/arm64"),
+        ] {
+            assert_eq!(platform(text).unwrap().to_string(), expected, "{text}");
+        }
+        for text in [
+            "",
+            "nonsense",
+            "linux/",
+            "a/b/c/d",
+            "linux/amd64,linux/arm64",
+        ] {
+            assert!(platform(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn output_takes_type_oci_and_names_what_it_does_not_take() {
         let dir = Output::Oci {
             destination: "x".into(),

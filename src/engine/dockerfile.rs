@@ -127,9 +127,10 @@ pub(crate) fn ignore_file(
     read_ignore(&context.join(".dockerignore"))
 }
 
-/// `None` when there is no such file.
+/// `None` when there is no such file; a directory of that name is none (as in BuildKit).
 pub(crate) fn read_ignore(path: &Path) -> Result<Option<IgnoreFile>, Failure> {
     match File::open(path) {
+        Ok(_) if path.is_dir() => Ok(None),
         Ok(mut file) => {
             let name = path
                 .file_name()

@@ -210,8 +210,12 @@ fn environment(
             None => env.push((name, value)),
         }
     }
-    if !env.iter().any(|(name, _)| name == "HOME") {
-        env.push(("HOME".to_owned(), identity.home.clone().into_bytes()));
+    let home = identity.home.clone().into_bytes();
+    match env.iter_mut().find(|(name, _)| name == "HOME") {
+        // As in runc, which sets it when it is empty as well.
+        Some((_, value)) if value.is_empty() => *value = home,
+        Some(_) => {}
+        None => env.push(("HOME".to_owned(), home)),
     }
     env.into_iter()
         .map(|(n, v)| (n.into(), OsString::from_vec(v)))

@@ -151,6 +151,31 @@ fn arguments_and_heredocs_reach_the_shell() {
 }
 
 #[test]
+fn r25_a_link_in_a_cache_does_not_lead_out_of_it() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let fill = "RUN --mount=type=cache,id=c,target=/c mkdir -p /c/d && echo in > /c/d/f && \
+                ln -sfn d /c/good && ln -sfn /etc /c/bad\n";
+    let use_of = |source| {
+        format!(
+            "FROM busybox\n{fill}RUN --mount=type=cache,id=c,source={source},target=/x cp /x/f /f\n"
+        )
+    };
+    env.dockerfile(&use_of("good"));
+    env.build(&[]).success();
+    assert_eq!(env.image().text("f"), "in\n");
+    env.dockerfile(&use_of("bad"));
+    let said = env.build(&[]).failure(1);
+    assert!(
+        said.stderr.contains("leads out of the cache"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
 fn r24_a_locked_cache_has_one_user_at_a_time() {
     if !can_run() {
         return;
@@ -391,4 +416,18 @@ fn a_build_of_many_steps_needs_few_descriptors() {
         )
         .current_dir(build.get_current_dir().unwrap());
     env.said(limited.output().unwrap()).success();
+}
+
+#[test]
+fn w13_an_empty_home_is_none() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM busybox\nRUN echo 'app:x:5:6::/home/app:' >> /etc/passwd\n\
+         ENV HOME=\nUSER app\nRUN test \"$HOME\" = /home/app\n\
+         ENV HOME=/own\nRUN test \"$HOME\" = /own\n",
+    );
+    env.build(&[]).success();
 }

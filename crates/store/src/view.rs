@@ -147,11 +147,10 @@ impl View {
     /// name; that changes nothing here. `None` when the link leads nowhere.
     #[must_use]
     pub fn file_of<'a>(&'a self, found: Found<'a>) -> Option<Found<'a>> {
-        let index = self.layers.get(found.layer)?;
         let mut entry = found.entry;
         for _ in 0..MAX_HARD_LINK_HOPS {
             match &entry.kind {
-                Kind::HardLink { target } => entry = index.get(target)?,
+                Kind::HardLink { target } => entry = self.layers.get(found.layer)?.get(target)?,
                 _ => {
                     return Some(Found {
                         entry,

@@ -35,7 +35,7 @@ pub use tempfiles::AnonymousFiles;
 pub use tree::{
     FileFacts, IgnoreRule, LayerFiles, LinkId, Node, NodeKind, Tree, TreeError, Xattrs,
 };
-pub use users::{Identity, ImageUsers, Owner, UserError, UserLookup};
+pub use users::{Identity, ImageUsers, Owner, Ownership, UserError, UserLookup};
 pub use workdir::plan_workdir;
 
 /// What one of the sources of an operation is taken from.
@@ -134,15 +134,14 @@ pub fn plan_copy(
     } else {
         (dest, users)
     };
-    let owner = op
-        .chown
-        .as_deref()
-        .map(|spec| users.owner(spec))
-        .transpose()?;
+    let chown = op.chown.as_deref().map(|spec| users.owner(spec));
+    let (owner, warnings) = match chown.transpose()? {
+        Some(made) => (Some(made.owner), made.warnings),
+        None => (None, Vec::new()),
+    };
     let chmod = op.chmod.as_deref().map(Chmod::parse).transpose()?;
     let mut destination = Destination::new(dest);
     let Means { temp, limits } = means;
-    let warnings = Vec::new();
     let mut copier = apply::Copier {
         op,
         destination: &mut destination,

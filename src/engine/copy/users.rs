@@ -13,12 +13,20 @@ const MAX_FILE: u64 = 10 << 20;
 /// Who owns what is copied.
 pub trait UserLookup {
     /// The ids for a `--chown` value (rules O01, O11) or for the owner of a `WORKDIR` (rule W02):
-    /// `user`, `user:group`, names or numbers. A number without group is the group as well.
+    /// `user`, `user:group`, names or numbers. A number without group is the group as well. A user
+    /// nobody knows is 0, an unknown group leaves that of the user, and both are told (rule O02).
     ///
     /// # Errors
-    /// [`UserError`], for names nobody has as well (a deliberate difference to BuildKit, which
-    /// takes 0; rule O02).
-    fn owner(&self, spec: &str) -> Result<Owner, UserError>;
+    /// [`UserError`] when the files of the image cannot be used.
+    fn owner(&self, spec: &str) -> Result<Ownership, UserError>;
+}
+
+/// What became of an owner as it was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ownership {
+    pub owner: Owner,
+    /// Whole sentences about names the image does not know.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,9 +38,9 @@ pub struct Owner {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UserError {
-    #[error("user {name:?} not found in /etc/passwd of the image")]
+    #[error("unable to find user {name}: no matching entries in passwd file of the image")]
     UnknownUser { name: String },
-    #[error("group {name:?} not found in /etc/group of the image")]
+    #[error("unable to find group {name}: no matching entries in group file of the image")]
     UnknownGroup { name: String },
     /// Rule C34.
     #[error("user or group {name:?} cannot be looked up under --link: use numbers")]
@@ -100,26 +108,32 @@ struct Group {
 }
 
 impl UserLookup for ImageUsers<'_> {
-    fn owner(&self, spec: &str) -> Result<Owner, UserError> {
+    fn owner(&self, spec: &str) -> Result<Ownership, UserError> {
         let (user, group) = split(spec);
-        let mut owner = match number(user) {
-            Some(id) => Owner { uid: id, gid: id },
-            None => {
-                let found = self.users()?.into_iter().find(|u| u.name == user);
-                let found = found.ok_or_else(|| UserError::UnknownUser { name: user.into() })?;
-                Owner {
-                    uid: found.uid,
-                    gid: found.gid,
+        let mut made = Ownership::default();
+        let Ownership { owner, warnings } = &mut made;
+        match number(user) {
+            Some(id) => *owner = Owner { uid: id, gid: id },
+            None => match self.users()?.into_iter().find(|u| u.name == user) {
+                Some(User { uid, gid, .. }) => *owner = Owner { uid, gid },
+                None => {
+                    let unknown = UserError::UnknownUser { name: user.into() };
+                    warnings.push(format!("{unknown}: taken for root"));
                 }
-            }
-        };
-        if let Some(group) = group {
-            owner.gid = match number(group) {
-                Some(id) => id,
-                None => self.group_named(group)?,
-            };
+            },
         }
-        Ok(owner)
+        match group.map(|group| (group, number(group))) {
+            None | Some(("", _)) => {}
+            Some((_, Some(id))) => owner.gid = id,
+            Some((name, None)) => match self.group_named(name) {
+                Ok(id) => owner.gid = id,
+                Err(unknown) if unknown.is_unknown() => {
+                    warnings.push(format!("{unknown}: {} is taken instead", owner.gid));
+                }
+                Err(error) => return Err(error),
+            },
+        }
+        Ok(made)
     }
 }
 
@@ -131,7 +145,7 @@ impl<'a> ImageUsers<'a> {
 
     /// Resolves the `USER` of a `RUN` (rules W10-W13); `""` is root. Numbers without an entry are
     /// themselves, with group 0; two numbers are taken as they are. A group that is given replaces
-    /// all other groups.
+    /// all other groups. `HOME` is that of the first entry with the id, whatever its name.
     ///
     /// # Errors
     /// [`UserError`], for names nobody has as well (rule W12).
@@ -147,7 +161,12 @@ impl<'a> ImageUsers<'a> {
                 home,
             });
         }
-        let id = plain_number(user);
+        let group = group.filter(|group| !group.is_empty());
+        let id = if user.is_empty() {
+            Some(0)
+        } else {
+            plain_number(user)
+        };
         let entry = users
             .iter()
             .find(|u| id.map_or(u.name == user, |id| u.uid == id));
@@ -173,7 +192,7 @@ impl<'a> ImageUsers<'a> {
                 }
             }
         }
-        let home = home_of(entry.or_else(|| users.iter().find(|u| u.uid == uid)));
+        let home = home_of(users.iter().find(|u| u.uid == uid));
         Ok(Identity {
             uid,
             gid,
@@ -190,30 +209,26 @@ impl<'a> ImageUsers<'a> {
     }
 
     fn users(&self) -> Result<Vec<User>, UserError> {
-        Ok(records(&self.text("/etc/passwd")?)
-            .filter_map(|fields| {
-                let home = fields.get(5).copied().unwrap_or_default();
-                Some(User {
-                    name: (*fields.first()?).into(),
-                    uid: fields.get(2)?.trim().parse().ok()?,
-                    gid: fields.get(3)?.trim().parse().ok()?,
-                    home: home.into(),
-                })
-            })
-            .collect())
+        let text = self.text("/etc/passwd")?;
+        let user = |fields: Vec<&str>| User {
+            name: field(&fields, 0).into(),
+            uid: id_field(&fields, 2),
+            gid: id_field(&fields, 3),
+            home: field(&fields, 5).into(),
+        };
+        Ok(records(&text).map(user).collect())
     }
 
     fn groups(&self) -> Result<Vec<Group>, UserError> {
-        Ok(records(&self.text("/etc/group")?)
-            .filter_map(|fields| {
-                let members = fields.get(3).copied().unwrap_or_default().split(',');
-                Some(Group {
-                    name: (*fields.first()?).into(),
-                    gid: fields.get(2)?.trim().parse().ok()?,
-                    members: members.filter(|m| !m.is_empty()).map(Into::into).collect(),
-                })
-            })
-            .collect())
+        let text = self.text("/etc/group")?;
+        let group = |fields: Vec<&str>| Group {
+            name: field(&fields, 0).into(),
+            gid: id_field(&fields, 2),
+            members: field(&fields, 3).split(',').map(Into::into).collect(),
+        };
+        let comment = |fields: &Vec<&str>| field(fields, 0).starts_with('#');
+        let records = records(&text).filter(|fields| !comment(fields));
+        Ok(records.map(group).collect())
     }
 
     /// Empty when there is no such file (rule O03).
@@ -243,12 +258,22 @@ impl<'a> ImageUsers<'a> {
     }
 }
 
-/// Lines as their `:`-separated fields; blank ones and comments left out.
+/// Lines as their `:`-separated fields; blank ones left out. `/etc/passwd` knows no comments.
 fn records(text: &str) -> impl Iterator<Item = Vec<&str>> {
     text.lines()
         .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .filter(|line| !line.is_empty())
         .map(|line| line.split(':').collect())
+}
+
+/// Lines may be too short (rule M17).
+fn field<'a>(fields: &[&'a str], number: usize) -> &'a str {
+    fields.get(number).copied().unwrap_or_default()
+}
+
+/// What is missing or no number is 0 for BuildKit, and so here (rule M17).
+fn id_field(fields: &[&str], number: usize) -> u32 {
+    field(fields, number).parse().unwrap_or_default()
 }
 
 fn home_of(user: Option<&User>) -> String {
@@ -264,7 +289,7 @@ fn split(spec: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// BuildKit takes `root`, and an empty part as in `:5` or `5:`, for 0 without looking.
+/// BuildKit takes `root`, and the empty user of `:5`, for 0 without looking.
 fn number(text: &str) -> Option<u32> {
     if text.is_empty() || text == "root" {
         Some(0)
@@ -287,7 +312,7 @@ fn plain_number(text: &str) -> Option<u32> {
 pub struct NumbersOnly;
 
 impl UserLookup for NumbersOnly {
-    fn owner(&self, spec: &str) -> Result<Owner, UserError> {
+    fn owner(&self, spec: &str) -> Result<Ownership, UserError> {
         let (user, group) = split(spec);
         let id = |text| {
             number(text).ok_or_else(|| UserError::NameUnderLink {
@@ -295,9 +320,10 @@ impl UserLookup for NumbersOnly {
             })
         };
         let uid = id(user)?;
-        Ok(Owner {
-            uid,
-            gid: group.map_or(Ok(uid), id)?,
+        let gid = group.map_or(Ok(uid), id)?;
+        Ok(Ownership {
+            owner: Owner { uid, gid },
+            warnings: Vec::new(),
         })
     }
 }

@@ -6,13 +6,13 @@ use store::view::View;
 use super::Planned;
 use super::dest::{Destination, Meta};
 use super::error::CopyError;
-use super::users::{Owner, UserLookup};
+use super::users::{Owner, Ownership, UserLookup};
 
 /// The layer that makes the directory; empty when it is there already (rule W03), and then nobody
 /// is looked up. All directories made are 0755 and owned by the `USER` in force (rule W02).
 ///
-/// As in BuildKit a user the image does not know stands for root here, with a warning: the `USER`
-/// may be meant for the container only (rule W12).
+/// A user the image does not know stands for root here, with a warning: the `USER` may be meant
+/// for the container only (rules O02, W12).
 ///
 /// # Errors
 /// [`CopyError::NotADirectory`] when something else is in the way.
@@ -26,7 +26,13 @@ pub fn plan_workdir(
     // Also tells when the path leads through a file.
     if destination.make_directories(&resolved.path, &Meta::default())? {
         destination = Destination::new(dest);
-        let (Owner { uid, gid }, warnings) = owner(op, users)?;
+        let Ownership { owner, warnings } = match op.user.as_str() {
+            "" => Ownership::default(),
+            user => users.owner(user)?,
+        };
+        let Owner { uid, gid } = owner;
+        let about = |warning| format!("{}: {warning}", op.path);
+        let warnings = warnings.into_iter().map(about).collect();
         let meta = Meta {
             mode: 0o755,
             uid,
@@ -41,17 +47,4 @@ pub fn plan_workdir(
         });
     }
     Ok(Planned::default())
-}
-
-fn owner(op: &op::Workdir, users: &dyn UserLookup) -> Result<(Owner, Vec<String>), CopyError> {
-    if op.user.is_empty() {
-        return Ok((Owner::default(), Vec::new()));
-    }
-    match users.owner(&op.user) {
-        Err(error) if error.is_unknown() => {
-            let warning = format!("{error}: {} will belong to root", op.path);
-            Ok((Owner::default(), vec![warning]))
-        }
-        owner => Ok((owner?, Vec::new())),
-    }
 }

@@ -3,7 +3,7 @@
 use graph::op;
 use store::content::Content;
 
-use super::support::{Stack, Temp, assert_layer, copied, copy_op, show, stack};
+use super::support::{Stack, Temp, assert_layer, copied, copy_op, items, show, stack};
 use crate::engine::copy::{GivenFile, ImageUsers, Limits, Means, Source, plan_copy, select};
 
 const USERS: &str = "
@@ -79,17 +79,11 @@ fn o05_o09_chown_owns_all_that_is_made() {
 }
 
 #[test]
-fn o02_unknown_names_are_errors() {
-    let error = run("f /x", |op| op.chown = Some("nosuch".into()), USERS).unwrap_err();
-    assert!(
-        error.contains("user \"nosuch\" not found in /etc/passwd"),
-        "{error}"
-    );
-    let error = run("f /x", |op| op.chown = Some("0:nosuch".into()), USERS).unwrap_err();
-    assert!(
-        error.contains("group \"nosuch\" not found in /etc/group"),
-        "{error}"
-    );
+fn o02_unknown_names_are_root() {
+    let got = run("f /x", |op| op.chown = Some("nosuch".into()), USERS).unwrap();
+    assert_eq!(got, ["x 600 0:0 @1 = F"]);
+    let got = run("f /x", |op| op.chown = Some("20:nosuch".into()), USERS).unwrap();
+    assert_eq!(got, ["x 600 20:20 @1 = F"]);
 }
 
 #[test]
@@ -225,6 +219,20 @@ fn c32_c33_parents() {
 }
 
 #[test]
+fn c33_parents_that_exist_take_only_the_mode() {
+    let parents = |op: &mut op::Copy| op.parents = true;
+    assert_eq!(
+        run("d/s /", parents, "d/ 750 20:30 @9; d/s/ 750 20:30 @9").unwrap(),
+        [
+            "d/ 700 20:30 @9",
+            "d/s/ 711 1:2 @4",
+            "d/s/x.md 644 0:0 @5 = X",
+            "d/s/y.txt 644 0:0 @5 = Y",
+        ]
+    );
+}
+
+#[test]
 fn c32_parents_with_exclude() {
     let change = |op: &mut op::Copy| {
         op.parents = true;
@@ -327,4 +335,15 @@ fn d12_d13_downloads() {
     };
     let got = plan_one(&op, Source::File(file), &stack(&[""]));
     assert_eq!(got, ["p/ 755 0:0 @9", "p/file.bin 600 0:0 @77 = 0123"]);
+}
+
+#[test]
+fn l12_only_capabilities_stay_of_extended_attributes() {
+    let mut files = items("f 600 @1 = F");
+    let value = |name: &str| (name.into(), b"value".to_vec());
+    files[0].entry.xattrs = vec![value("security.capability"), value("user.note")];
+    let mut source = Stack::default();
+    source.push(files);
+    let made = copied(&copy_op("f /x"), &source, &stack(&[""])).unwrap();
+    assert_eq!(made, ["x 600 0:0 @1 security.capability = F"]);
 }

@@ -370,3 +370,10 @@ fn l10_names_that_mean_removal_are_refused() {
 fn l16_the_root_has_no_metadata() {
     check(&[("e /", "f @8 = E", &[])]);
 }
+
+#[test]
+fn s12_scratch_is_an_empty_tree() {
+    let nothing = Stack::default();
+    let made = copied(&copy_op("/ /x/"), &nothing, &stack(&[""])).unwrap();
+    assert_eq!(made, ["x/ 755 0:0 @0"]);
+}

@@ -3,12 +3,13 @@
 use graph::op;
 
 use super::support::{Stack, assert_layer, show, stack};
-use crate::engine::copy::{Identity, ImageUsers, Owner, UserLookup, plan_workdir};
+use crate::engine::copy::{Identity, ImageUsers, Owner, Ownership, UserLookup, plan_workdir};
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# comment:x:5:5::/:\n\n\
-    app:x:1000:1001:App:/home/app:/bin/sh\nodd line\nbare:x:7:8\n12:x:34:56::/digits:\n";
-const GROUP: &str =
-    "root:x:0:\nstaff:x:50:other,app\nweb:x:1001:app\nextra:x:60:app\nempty:x:61:\n";
+    app:x:1000:1001:App:/home/app:/bin/sh\nodd line\nbare:x:7:8\n12:x:34:56::/digits:\n\
+    twin:x:1000:61::/home/twin:\nbadgid:x:70:zz::/bad:\n";
+const GROUP: &str = "root:x:0:\nstaff:x:50:other,app\nweb:x:1001:app\nextra:x:60:app\nempty:x:61:\nodd\n\
+    #no:x:62:app\n";
 
 fn image() -> Stack {
     let mut image = stack(&["etc/; etc/passwd -> ../lib/passwd; lib/"]);
@@ -46,31 +47,55 @@ fn o01_owners() {
         ("root", 0, 0),
         ("root:root", 0, 0),
         (":7", 0, 7),
-        ("app:", 1000, 0),
+        ("app:", 1000, 1001),
+        ("4321:", 4321, 4321),
         ("bare", 7, 8),
+        ("odd line", 0, 0),
     ];
     for (spec, uid, gid) in table {
-        assert_eq!(users.owner(spec).unwrap(), Owner { uid, gid }, "{spec}");
+        assert_eq!(users.owner(spec).unwrap(), known(uid, gid), "{spec}");
     }
-    for spec in [
-        "nobody",
-        "app:nobody",
-        "-1",
-        "99999999999",
-        "odd line",
-        "# comment",
+}
+
+fn known(uid: u32, gid: u32) -> Ownership {
+    Ownership {
+        owner: Owner { uid, gid },
+        warnings: Vec::new(),
+    }
+}
+
+#[test]
+fn o02_unknown_names_are_root_with_a_warning() {
+    let image = image();
+    let users = ImageUsers::new(&image.view, &image);
+    for (spec, uid, gid, warnings) in [
+        ("nobody", 0, 0, 1),
+        ("app:nobody", 1000, 1001, 1),
+        ("4321:nobody", 4321, 4321, 1),
+        ("nobody:nobody", 0, 0, 2),
+        ("nobody:staff", 0, 50, 1),
+        ("-1", 0, 0, 1),
+        ("99999999999", 0, 0, 1),
     ] {
-        let error = users.owner(spec).unwrap_err();
-        assert!(error.is_unknown(), "{spec}: {error}");
+        let made = users.owner(spec).unwrap();
+        assert_eq!(made.owner, Owner { uid, gid }, "{spec}");
+        assert_eq!(made.warnings.len(), warnings, "{spec}");
     }
+    let warnings = users.owner("nobody").unwrap().warnings;
+    assert_eq!(
+        warnings,
+        [
+            "unable to find user nobody: no matching entries in passwd file of the image: taken for root"
+        ]
+    );
 }
 
 #[test]
 fn o03_files_that_are_missing_or_none() {
     let image = stack(&[""]);
     let users = ImageUsers::new(&image.view, &image);
-    assert_eq!(users.owner("5:6").unwrap(), Owner { uid: 5, gid: 6 });
-    assert!(users.owner("app").unwrap_err().is_unknown());
+    assert_eq!(users.owner("5:6").unwrap(), known(5, 6));
+    assert_eq!(users.owner("app").unwrap().owner, Owner::default());
     let image = stack(&["etc/; etc/passwd/"]);
     let users = ImageUsers::new(&image.view, &image);
     assert_eq!(
@@ -103,6 +128,14 @@ fn w10_w11_w12_w13_identities() {
         // Digits are a number, never a name.
         ("12", identity(12, 0, &[0], "/")),
         ("bare", identity(7, 8, &[8], "/")),
+        ("app:", identity(1000, 1001, &[1001, 50, 60], "/home/app")),
+        (":staff", identity(0, 50, &[50], "/root")),
+        // HOME goes by the number.
+        ("twin", identity(1000, 61, &[61], "/home/app")),
+        // Malformed lines (rule M17), and `#` that is no comment in passwd.
+        ("odd line", identity(0, 0, &[0], "/root")),
+        ("badgid", identity(70, 0, &[0], "/bad")),
+        ("5", identity(5, 5, &[5], "/")),
     ];
     for (spec, want) in table {
         assert_eq!(users.identity(spec).unwrap(), want, "{spec}");
