@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 /// A killed process may take this long to go (a slow disk); then it is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ pub(crate) fn kill_descendants() -> io::Result<()> {
     let started = Instant::now();
     let mut pause = Duration::from_micros(100);
     loop {
-        match waitpid(None, WaitOptions::NOHANG) {
+        match wait(WaitOptions::NOHANG) {
             Ok(Some(_)) | Err(Errno::INTR) => continue,
             Err(Errno::CHILD) => return Ok(()),
             Err(errno) => return Err(errno.into()),

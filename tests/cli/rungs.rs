@@ -1,0 +1,244 @@
+//! The ways to run steps (docs/rootless.md): the same image from each, and what each refuses.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{Env, can_run, program};
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| {
+        use std::os::unix::fs::MetadataExt;
+        own.uid() == 0
+    })
+}
+
+/// Flags for every way that can be forced here, the default first.
+pub fn ways() -> Vec<&'static [&'static str]> {
+    let mut ways: Vec<&[&str]> = vec![&[], &["--snapshotter", "plain"]];
+    if is_root() {
+        ways.push(&["--isolation", "chroot"]);
+        ways.push(&["--isolation", "userns"]);
+        ways.push(&["--isolation", "userns", "--snapshotter", "plain"]);
+    }
+    ways
+}
+
+/// Everything that plain roots do by other means than overlays.
+const EVERYTHING: &str = "FROM busybox AS one\n\
+    RUN mkdir -p /d/a/b && for n in x y b/z; do echo $n > /d/a/$n; done && ln /d/a/x /d/a/linked\n\
+    RUN rm -r /d/a && mkdir -p /d/a/b && echo new > /d/a/x\n\
+    RUN echo 1 > /h1 && ln /h1 /h2 && chown 3:4 /h1 && chmod 4755 /h1\n\
+    RUN echo 2 >> /h1\n\
+    RUN chown -R app:app /d\n\
+    RUN rm /h2 && mkdir /h2 && echo sub > /h2/file && touch -d @1000000000 /old\n\
+    COPY file /d/copied\n\
+    RUN mv /d /moved && rm /moved/copied && ln -s /moved /link && touch -c /etc/passwd\n\
+    COPY file /d/copied\n\
+    WORKDIR /made/by/workdir\n\
+    RUN --mount=type=cache,target=/c --mount=type=tmpfs,target=/t echo x > /c/f && cp /c/f /t/f\n\
+    RUN --mount=type=cache,target=/c cat /c/f > from-cache\n\
+    RUN --mount=type=bind,target=/ctx --mount=type=secret,id=s,target=/s \
+        cat /ctx/file > /seen && wc /s > /counted\n\
+    USER app\n\
+    RUN id > /tmp/id && cat /etc/hosts > /tmp/hosts; echo out > /dev/stderr\n\
+    FROM busybox\n\
+    RUN --mount=from=one,source=/moved,target=/from,rw ls -R /from > /listing && touch /from/x\n\
+    COPY --from=one /h1 /tmp/ /result/\n\
+    RUN echo after > /result/after\n";
+
+fn everything() -> Env {
+    let env = Env::new();
+    env.write("file", "file of the context");
+    std::fs::write(env.path("secret"), "not to be found").unwrap();
+    env.dockerfile(EVERYTHING);
+    env
+}
+
+fn secret_flag(env: &Env) -> String {
+    format!("id=s,src={}", env.path("secret").display())
+}
+
+#[test]
+fn every_way_gives_the_same_image() {
+    if !can_run() {
+        return;
+    }
+    let mut digests = Vec::new();
+    for way in ways() {
+        for target in ["one", ""] {
+            let env = everything();
+            let secret = secret_flag(&env);
+            let mut flags = vec!["--quiet", "--secret", &secret, "--target", target];
+            if target.is_empty() {
+                flags.truncate(3);
+            }
+            flags.extend_from_slice(way);
+            let said = env.build(&flags).success();
+            digests.push((target, said.digest(), way));
+        }
+    }
+    for (target, digest, way) in &digests {
+        let first = digests.iter().find(|(t, ..)| t == target).unwrap();
+        assert_eq!(
+            digest, &first.1,
+            "{way:?} and {:?}, target {target:?}",
+            first.2
+        );
+    }
+}
+
+#[test]
+fn l08_a_directory_made_again_hides_all_that_was_below() {
+    if !can_run() {
+        return;
+    }
+    for way in ways() {
+        let env = Env::new();
+        env.dockerfile(
+            "FROM busybox\nRUN mkdir -p /d/a && echo 1 > /d/a/gone\n\
+             RUN rm -r /d && mkdir -p /d/a && echo 2 > /d/a/new\n",
+        );
+        env.build(way).success();
+        let image = env.image();
+        assert!(image.has("d/a/new") && !image.has("d/a/gone"), "{way:?}");
+    }
+}
+
+#[test]
+fn chroot_refuses_by_name_what_it_cannot_have() {
+    if !can_run() || !is_root() {
+        eprintln!("SKIPPED: only root can build in a chroot");
+        return;
+    }
+    let cases: [(&str, &[&str], &str); 4] = [
+        (
+            "RUN --network=none true",
+            &[],
+            "RUN --network=none is not possible",
+        ),
+        (
+            "RUN --mount=type=tmpfs,target=/t,size=1m true",
+            &[],
+            "a size of a tmpfs mount is not possible",
+        ),
+        (
+            "RUN --mount=type=cache,target=/c,ro true",
+            &[],
+            "a read-only cache mount is not possible",
+        ),
+        (
+            "RUN true",
+            &["--shm-size", "1m"],
+            "a size of /dev/shm is not possible",
+        ),
+    ];
+    for (line, flags, message) in cases {
+        let env = Env::new();
+        env.dockerfile(&format!("FROM busybox\n{line}\n"));
+        let flags = [&["--isolation", "chroot"], flags].concat();
+        env.build(&flags).failure(4).says(message);
+    }
+}
+
+#[test]
+fn a_chroot_leaves_nothing_of_what_it_gave_the_step() {
+    if !can_run() || !is_root() {
+        eprintln!("SKIPPED: only root can build in a chroot");
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM busybox\nRUN mkdir /dev/own && echo mine > /dev/own/file && rmdir /sys || true\n\
+         RUN test -c /dev/null && test -s /proc/meminfo && echo x > /dev/shm/x && echo y > /proc/y \
+         && test ! -e /dev/own\n",
+    );
+    env.build(&["--isolation", "chroot"]).success();
+    let image = env.image();
+    for path in [
+        "dev",
+        "dev/own",
+        "proc",
+        "proc/y",
+        "sys",
+        "etc/hosts",
+        "etc/resolv.conf",
+    ] {
+        assert!(!image.has(path), "{path}");
+    }
+}
+
+#[test]
+fn a_build_says_how_it_runs_steps_when_asked() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile("FROM busybox\nRUN true\n");
+    let plain = ["--snapshotter", "plain"];
+    env.build(&plain).success().does_not_say("snapshotter");
+    let again = [&plain[..], &["--no-cache", "-v"]].concat();
+    env.build(&again).success().says("snapshotter plain (");
+}
+
+#[test]
+fn doctor_tells_what_builds_will_use() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let doctor = |format: &str| {
+        let mut command = Command::new(program());
+        let command = command.args(["doctor", "--format", format]);
+        env.said(
+            command
+                .env("LAYERCAKE_ROOT", env.path("store"))
+                .output()
+                .unwrap(),
+        )
+    };
+    let said = doctor("json").success();
+    let json: Value = serde_json::from_str(&said.stdout).unwrap();
+    let isolation = json["chosen"]["isolation"].as_str().unwrap();
+    let text = doctor("text").success().stdout;
+    assert!(
+        text.contains(&format!("builds use isolation {isolation} (")),
+        "{text}"
+    );
+    env.dockerfile("FROM busybox\nRUN true\n");
+    env.build(&["-v"])
+        .success()
+        .says(&format!("isolation {isolation} ("));
+}
+
+/// A helper of the sandbox crate that cargo builds with the tests of the workspace.
+fn docker_like() -> Option<PathBuf> {
+    let directory = std::env::current_exe().ok()?;
+    let directory = directory.parent()?.parent()?;
+    Some(directory.join("examples/docker_like")).filter(|path| path.exists())
+}
+
+#[test]
+fn with_the_limits_of_docker_the_image_is_the_same() {
+    let Some(helper) = docker_like().filter(|_| can_run() && is_root()) else {
+        eprintln!("SKIPPED: needs root and the example docker_like of the sandbox crate");
+        return;
+    };
+    let free = everything();
+    let secret = secret_flag(&free);
+    let expected = free.build(&["--quiet", "--secret", &secret]).success();
+    let limited = everything();
+    let secret = secret_flag(&limited);
+    let mut flags = vec!["--quiet", "--verbose", "--secret", &secret];
+    let out = format!("type=oci,dest={},tar=false", limited.path("out").display());
+    flags.extend(["--output", &out]);
+    let inner = limited.command(&flags);
+    let mut command = Command::new(helper);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.env("LAYERCAKE_ROOT", limited.path("store"));
+    command.current_dir(limited.path("")).stdin(Stdio::null());
+    let said = limited.said(command.output().unwrap()).success();
+    let said = said.says("isolation chroot (");
+    assert_eq!(said.digest(), expected.digest());
+}
