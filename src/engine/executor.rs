@@ -157,8 +157,8 @@ impl Engine {
         Ok(self.layers.store.put_record(STEPS, &key.0, &json)?)
     }
 
-    /// A step: looked up by key, and by `content_key` when its sources are other trees that may
-    /// hold the same files (rule K01).
+    /// A step: looked up by key, and by `content_key` when it reads other trees that may hold the
+    /// same files (rule K01).
     fn prepare_step(
         &self,
         node: &Node,
@@ -190,7 +190,12 @@ impl Engine {
 
     /// Definition key: the op, the trees it works on, and the selected files of local contexts.
     fn key(&self, node: &Node, inputs: &[Output], base: &Tree) -> Result<Key, StepError> {
-        let mut key = KeyBuilder::new(&node.op);
+        let mut key = match &node.op {
+            Op::Copy(copy) if inputs.iter().skip(1).all(is_context) => {
+                KeyBuilder::new(&without_sources(copy))
+            }
+            op => KeyBuilder::new(op),
+        };
         match &node.op {
             Op::Copy(copy) => {
                 if !super::copy::is_linked(copy) {
@@ -209,7 +214,7 @@ impl Engine {
             }
             Op::Run(run) => {
                 key.part(&base.digest());
-                self.mount_parts(&mut key, run, inputs)?;
+                self.mount_parts(&mut key, run, inputs, By::Tree)?;
             }
             _ => {
                 key.part(&base.digest());
@@ -223,18 +228,22 @@ impl Engine {
         key: &mut KeyBuilder,
         run: &op::Run,
         inputs: &[Output],
+        by: By,
     ) -> Result<(), StepError> {
         for mount in &run.mounts {
-            let (input, source) = match &mount.kind {
-                MountKind::Bind { input, source, .. } => (*input, source),
+            let (input, source, is_bind) = match &mount.kind {
+                MountKind::Bind { input, source, .. } => (*input, source, true),
                 MountKind::Cache {
                     input: Some(input),
                     source,
                     ..
-                } => (*input, source),
+                } => (*input, source, false),
                 _ => continue,
             };
             match &inputs[input] {
+                Output::Tree(tree) if is_bind && by == By::Content => {
+                    key.part(&copying::tree_mount_key(self, tree, source)?)
+                }
                 Output::Tree(tree) => key.part(&tree.digest()),
                 Output::Context(name) => key.part(&copying::mount_key(self, name, source)?),
                 Output::Download(_) | Output::Checkout(_) => return Err(not_mountable()),
@@ -250,19 +259,33 @@ impl Engine {
         inputs: &[Output],
         base: &Tree,
     ) -> Result<Option<Key>, StepError> {
-        let Op::Copy(copy) = &node.op else {
-            return Ok(None);
-        };
         if !inputs.iter().skip(1).any(|i| matches!(i, Output::Tree(_))) {
             return Ok(None);
         }
-        let mut key = KeyBuilder::new(&node.op);
-        key.part(b"content");
-        if !super::copy::is_linked(copy) {
-            key.part(&base.digest());
+        match &node.op {
+            Op::Copy(copy) => {
+                let fetched = |i: &Output| matches!(i, Output::Download(_) | Output::Checkout(_));
+                let mut key = if inputs.iter().any(fetched) {
+                    KeyBuilder::new(&node.op)
+                } else {
+                    KeyBuilder::new(&without_sources(copy))
+                };
+                key.part(b"content");
+                if !super::copy::is_linked(copy) {
+                    key.part(&base.digest());
+                }
+                key.part(&copying::selection_key(self, copy, inputs)?);
+                Ok(Some(key.finish()))
+            }
+            Op::Run(run) => {
+                let mut key = KeyBuilder::new(&node.op);
+                key.part(b"content").part(&base.digest());
+                // What cannot be found is told by the step itself.
+                let parts = self.mount_parts(&mut key, run, inputs, By::Content);
+                Ok(parts.ok().map(|()| key.finish()))
+            }
+            _ => Ok(None),
         }
-        key.part(&copying::selection_key(self, copy, inputs)?);
-        Ok(Some(key.finish()))
     }
 
     pub(crate) fn cancelled(&self) -> bool {
@@ -307,6 +330,29 @@ impl Engine {
             }
         }
     }
+}
+
+/// How a key covers the trees that are mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// As a whole.
+    Tree,
+    /// By what a mount shows: writes to it are discarded, so nothing else matters (rule K09).
+    Content,
+}
+
+fn is_context(input: &Output) -> bool {
+    matches!(input, Output::Context(_))
+}
+
+/// For keys that have the selected files themselves: where these were taken from does not matter
+/// (rules C37, K03). Heredocs stay: they are no input (rule H14).
+fn without_sources(copy: &op::Copy) -> Op {
+    let inline = |source: &&op::CopySource| matches!(source, op::CopySource::Inline { .. });
+    Op::Copy(op::Copy {
+        sources: copy.sources.iter().filter(inline).cloned().collect(),
+        ..copy.clone()
+    })
 }
 
 /// Only stages, images and directories can be mounted; lowering makes nothing else.
@@ -361,7 +407,11 @@ impl Executor for Engine {
         cancel: &Cancel,
     ) -> Result<Output, StepError> {
         if matches!(node.op, Op::Http(_) | Op::Git(_)) {
-            return fetch::execute(&self.access(), node, key, cancel);
+            let fetched = fetch::execute(&self.access(), node, key, cancel)?;
+            if let Some(text) = fetch::describe(&fetched) {
+                self.note(id, text);
+            }
+            return Ok(fetched);
         }
         if !self.may_execute {
             return Err(StepError::NeedsInside);

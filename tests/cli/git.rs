@@ -99,10 +99,10 @@ fn d19_files_of_the_default_branch() {
         return;
     }
     let env = Env::bare();
-    sample(&env);
+    let (_, [_, second]) = sample(&env);
     let server = serve(&env.path("repositories"));
     env.dockerfile(&format!("FROM scratch\nADD {} /r/\n", server.url("/r.git")));
-    env.build(&[]).success();
+    env.build(&[]).success().says(&format!("commit {second}"));
     let image = env.image();
     assert_eq!(image.text("r/f"), "two");
     assert_eq!(

@@ -10,6 +10,7 @@ mod location;
 mod repository;
 mod resolve;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use graph::{Cancel, Key, KeyBuilder, Op, op};
@@ -44,12 +45,18 @@ pub(crate) struct Checkout {
     tree: Mutex<Option<Arc<CheckoutTree>>>,
 }
 
-impl std::fmt::Debug for Checkout {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Checkout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Checkout")
             .field("location", &self.location)
             .field("resolved", &self.resolved)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Checkout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "commit {}", self.resolved.commit)
     }
 }
 

@@ -6,6 +6,7 @@
 mod date;
 mod transfer;
 
+use std::fmt;
 use std::sync::Arc;
 
 use graph::{Cancel, Key, op};
@@ -40,6 +41,12 @@ pub(crate) struct Download {
     size: u64,
     /// Seconds since 1970 (rule D13).
     mtime: i64,
+}
+
+impl fmt::Display for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} bytes", self.digest, self.size)
+    }
 }
 
 impl Download {

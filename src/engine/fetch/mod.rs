@@ -72,6 +72,15 @@ pub(super) fn execute(
     }
 }
 
+/// What was fetched, in the form in which `--checksum` takes it.
+pub(super) fn describe(fetched: &Output) -> Option<String> {
+    match fetched {
+        Output::Download(download) => Some(download.to_string()),
+        Output::Checkout(checkout) => Some(checkout.to_string()),
+        Output::Tree(_) | Output::Context(_) => None,
+    }
+}
+
 fn no_source() -> StepError {
     Failure::new(FailureKind::Internal, "not a source that is fetched").into()
 }
