@@ -243,7 +243,7 @@ pub(crate) fn look_up(
 /// True when something is known of the operation, so that a transfer may well give what is known.
 pub(crate) fn is_known(access: &Access<'_>, op: &op::Http) -> bool {
     Request::new(op, access.secrets)
-        .and_then(|request| request.record(&access.store))
+        .and_then(|request| request.record(access.store))
         .is_ok_and(|record| record.is_some())
 }
 
