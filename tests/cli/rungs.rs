@@ -29,7 +29,7 @@ pub fn ways() -> Vec<&'static [&'static str]> {
 const EVERYTHING: &str = "FROM busybox AS one\n\
     RUN mkdir -p /d/a/b && for n in x y b/z; do echo $n > /d/a/$n; done && ln /d/a/x /d/a/linked\n\
     RUN rm -r /d/a && mkdir -p /d/a/b && echo new > /d/a/x\n\
-    RUN echo 1 > /h1 && ln /h1 /h2 && chown 3:4 /h1 && chmod 4755 /h1\n\
+    RUN echo 1 > /h1 && ln /h1 /h2 && chown 3:4 /h1 && cp /h1 /su && chmod 4755 /su\n\
     RUN echo 2 >> /h1\n\
     RUN chown -R app:app /d\n\
     RUN rm /h2 && mkdir /h2 && echo sub > /h2/file && touch -d @1000000000 /old\n\
