@@ -14,7 +14,7 @@ use super::call::pretty;
 use super::{build, check as rules, inspect_text, parse};
 use crate::engine;
 use crate::failure::{Failure, FailureKind};
-use crate::report::{self, Problem};
+use crate::report::{self, LineStarts, Problem};
 
 /// Show what a Dockerfile builds and needs, without touching an image
 #[derive(Debug, Args)]
@@ -128,8 +128,9 @@ fn errors(source: &Arc<Source>, parsed: &Parsed, inspection: &Inspection) -> Vec
 fn document(report: &Report) -> Result<Value, Failure> {
     let mut document = serde_json::to_value(&report.inspection)
         .map_err(|e| Failure::of(FailureKind::Internal, &e))?;
+    let starts = LineStarts::new(&report.source.text);
     let warning = |warning: &Diagnostic| {
-        let mut value = Problem::new(&report.source, warning).json();
+        let mut value = Problem::new(&report.source, warning).json(&starts);
         value["lines"] = (warning.lines.first..=warning.lines.last).collect();
         value["url"] = json!(rules::page(warning.rule.unwrap_or_default()));
         value
@@ -142,8 +143,8 @@ fn document(report: &Report) -> Result<Value, Failure> {
     let found = report.parsed.diagnostics.iter();
     let hints = found
         .filter(|found| found.severity == Severity::Warning)
-        .map(|hint| Problem::new(&report.source, hint).json());
-    let errors = report.errors.iter().map(Problem::json);
+        .map(|hint| Problem::new(&report.source, hint).json(&starts));
+    let errors = report.errors.iter().map(|error| error.json(&starts));
     document["diagnostics"] = errors.chain(hints).collect();
     Ok(document)
 }

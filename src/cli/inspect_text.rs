@@ -10,9 +10,12 @@ use super::inspect::Report;
 pub(super) fn render(report: &Report) -> String {
     let inspection = &report.inspection;
     let mut out = String::new();
-    for problem in &report.errors {
+    for problem in report.errors.iter().take(MOST_ERRORS) {
         out.push_str(&problem.render(false));
         out.push_str("\n\n");
+    }
+    if let Some(more) = report.errors.len().checked_sub(MOST_ERRORS).filter(|n| *n > 0) {
+        writeln!(out, "and {more} more errors\n").ok();
     }
     if let Some(target) = inspection.target {
         tree(inspection, target, &mut out);
@@ -29,6 +32,9 @@ pub(super) fn render(report: &Report) -> String {
     }
     out
 }
+
+/// Of more errors the first ones are shown.
+const MOST_ERRORS: usize = 20;
 
 /// The tree is not drawn deeper: its lines would get long.
 const DEEPEST: usize = 64;
@@ -90,7 +96,10 @@ fn tree(inspection: &Inspection, target: usize, out: &mut String) {
 /// Needs of one stage, those of equal kind and goal once.
 fn needs_of(inspection: &Inspection, id: usize) -> Vec<&Dependency> {
     let mut needs: Vec<&Dependency> = Vec::new();
-    for edge in inspection.dependencies.iter().filter(|d| d.stage == id) {
+    // They are in order of stage.
+    let all = &inspection.dependencies;
+    let first = all.partition_point(|edge| edge.stage < id);
+    for edge in all[first..].iter().take_while(|edge| edge.stage == id) {
         let known = |other: &&Dependency| other.kind == edge.kind && other.on == edge.on;
         if !needs.iter().any(|other| known(other)) {
             needs.push(edge);

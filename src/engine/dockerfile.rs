@@ -14,6 +14,9 @@ use crate::failure::{Failure, FailureKind};
 use crate::report::Problem;
 use crate::request::{BuildRequest, DockerfileSource};
 
+/// Of more errors the first ones are shown.
+const MOST_SHOWN: usize = 20;
+
 /// A larger Dockerfile is refused.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -197,9 +200,13 @@ pub(crate) fn lower_failure(source: &Arc<Source>, errors: &[LowerError]) -> Fail
 }
 
 /// Each problem with a message of its own.
-fn several(problems: Vec<Problem>) -> Failure {
+fn several(mut problems: Vec<Problem>) -> Failure {
     let name = problems.first().map_or("", |problem| &problem.source.name);
-    let message = format!("{} errors in {name}", problems.len());
+    let mut message = format!("{} errors in {name}", problems.len());
+    if problems.len() > MOST_SHOWN {
+        message.push_str(&format!(", the first {MOST_SHOWN} are shown"));
+        problems.truncate(MOST_SHOWN);
+    }
     let mut failure = Failure::new(FailureKind::Dockerfile, message);
     failure.problems = problems;
     failure

@@ -71,12 +71,10 @@ impl Problem {
 
     /// The JSON of `inspect` and of raw progress. Lines count from 1, columns are characters from
     /// 1, `span` is bytes from the beginning of the file.
-    pub fn json(&self) -> Value {
-        let position = |offset: usize| {
-            let before = &self.source.text[..floor(&self.source.text, offset)];
-            let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-            let start = before.rfind('\n').map_or(0, |at| at + 1);
-            json!({"line": line, "column": before[start..].chars().count() + 1})
+    pub fn json(&self, lines: &LineStarts) -> Value {
+        let position = |offset| {
+            let (line, column) = lines.position(&self.source.text, offset);
+            json!({"line": line, "column": column})
         };
         json!({
             "severity": severity_name(self.severity),
@@ -121,6 +119,25 @@ impl Problem {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         }
+    }
+}
+
+/// Where the lines of a text begin.
+#[derive(Debug, Clone)]
+pub struct LineStarts(Vec<usize>);
+
+impl LineStarts {
+    pub fn new(text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
+        Self(std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect())
+    }
+
+    /// Line and column of an offset, the column in characters, both from 1.
+    fn position(&self, text: &str, offset: usize) -> (usize, usize) {
+        let offset = floor(text, offset);
+        let line = self.0.partition_point(|start| *start <= offset).max(1);
+        let start = self.0.get(line - 1).copied().unwrap_or_default();
+        (line, text[start..offset].chars().count() + 1)
     }
 }
 

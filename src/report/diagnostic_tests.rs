@@ -59,7 +59,7 @@ fn any_place_in_any_text_can_be_shown() {
             for last in 0..5 {
                 let problem = Problem::at_lines(&source, range(first, last), None, "m", None);
                 problem.render(false);
-                problem.json();
+                problem.json(&LineStarts::new(text));
             }
         }
         for start in 0..=text.len() + 1 {
@@ -70,7 +70,7 @@ fn any_place_in_any_text_can_be_shown() {
                     ..Problem::at_lines(&source, range(1, 1), None, "m", None)
                 };
                 problem.render(true);
-                problem.json();
+                problem.json(&LineStarts::new(text));
             }
         }
     }
@@ -90,7 +90,7 @@ fn a_long_instruction_is_shown_in_part() {
 fn json_counts_lines_and_columns_from_one() {
     let source = source("FROM a\nRÜN x\n");
     let problem = Problem::at_lines(&source, range(2, 2), Some("x"), "m", None);
-    let json = problem.json();
+    let json = problem.json(&LineStarts::new(&source.text));
     assert_eq!(json["span"]["from"], json!({"line": 2, "column": 5}));
     assert_eq!(json["span"]["start"], 12);
     assert_eq!(json["severity"], "error");

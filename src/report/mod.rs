@@ -6,7 +6,7 @@ mod plain;
 mod summary;
 mod terminal;
 
-pub use diagnostic::Problem;
+pub use diagnostic::{LineStarts, Problem};
 pub(crate) use excerpt::excerpt;
 pub(crate) use plain::Plain;
 pub(crate) use summary::Summary;

@@ -26,6 +26,9 @@ const MAX_HELD: usize = 256 << 20;
 /// Most names a misspelt one is compared with.
 const MAX_SUGGESTED_FROM: usize = 1000;
 
+/// Most names that are compared with others: it takes longer than all else.
+const MAX_SUGGESTIONS: usize = 1000;
+
 /// `PATH` of an image that sets none (rule A18).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -64,6 +67,7 @@ pub(super) fn check(
         state: State::default(),
         last: Last::default(),
         held: 0,
+        suggestions: MAX_SUGGESTIONS,
     };
     let mut by_name: BTreeMap<&str, usize> = BTreeMap::new();
     let mut states: Vec<State> = Vec::with_capacity(file.stages.len());
@@ -96,6 +100,8 @@ struct Evaluator<'a, 'r> {
     last: Last,
     /// Bytes of variables kept so far, in all stages.
     held: usize,
+    /// Misspelt names that may still be compared.
+    suggestions: usize,
 }
 
 impl Evaluator<'_, '_> {
@@ -265,7 +271,13 @@ impl Evaluator<'_, '_> {
         }
         let mut message = format!("Usage of undefined variable '${name}'");
         let known = self.state.env.keys().map(String::as_str);
-        if let Some(nearest) = nearest(name, known.take(MAX_SUGGESTED_FROM)) {
+        let compared = if self.suggestions > 0 {
+            MAX_SUGGESTED_FROM
+        } else {
+            0
+        };
+        self.suggestions = self.suggestions.saturating_sub(1);
+        if let Some(nearest) = nearest(name, known.take(compared)) {
             message.push_str(&format!(" (did you mean ${nearest}?)"));
         }
         let help = format!("declare it with ARG {name} or ENV {name}=<value> above, in this stage");

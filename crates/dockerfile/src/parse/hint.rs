@@ -100,7 +100,10 @@ fn misspelt(keyword: &str) -> Option<&'static str> {
 pub(super) fn known_instruction(keyword: &str) -> String {
     match misspelt(keyword) {
         Some(nearest) => format!("did you mean {nearest}?"),
-        None => format!("an instruction is one of {}", INSTRUCTIONS.join(", ")),
+        None => format!(
+            "an instruction is one of {}; a shell command needs RUN before it",
+            INSTRUCTIONS.join(", ")
+        ),
     }
 }
 
