@@ -21,6 +21,9 @@ pub fn ways() -> Vec<&'static [&'static str]> {
         ways.push(&["--isolation", "chroot"]);
         ways.push(&["--isolation", "userns"]);
         ways.push(&["--isolation", "userns", "--snapshotter", "plain"]);
+    } else {
+        ways.push(&["--isolation", "single-id"]);
+        ways.push(&["--isolation", "single-id", "--snapshotter", "plain"]);
     }
     ways
 }
