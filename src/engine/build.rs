@@ -69,6 +69,8 @@ struct World {
     fetching: Arc<Fetching>,
     secrets: Arc<Secrets>,
     logs: Arc<Logs>,
+    /// The files of contexts.
+    _repositories: Repositories,
 }
 
 pub(crate) struct Build<'a> {
@@ -115,27 +117,9 @@ impl Build<'_> {
         }
         let plan = Arc::new(plan);
         let pins = images.pins.clone();
-        let sources = std::mem::take(&mut self.handoff.sources);
-        let fetching = Fetching::new(self.runtime.clone(), request.agents.clone(), sources);
-        let fetching = Arc::new(fetching);
-        let secrets = self.secrets()?;
-        let access = Access {
-            fetching: &fetching,
-            store: &store,
-            secrets: &secrets,
-            cancel: &self.cancel,
-            may_execute: true,
-        };
-        let fetched = context::named(request, &plan, &access)?;
-        let contexts = contexts(request, &dockerfile, &store, &fetched)?;
-        let logs = Arc::new(Logs::new(store.area("logs")?));
-        let world = World {
-            images,
-            contexts,
-            fetching: fetching.clone(),
-            secrets: secrets.clone(),
-            logs: logs.clone(),
-        };
+        let world = self.world(&dockerfile, &plan, images, &store)?;
+        let (fetching, secrets) = (world.fetching.clone(), world.secrets.clone());
+        let logs = world.logs.clone();
         let (solved, plain) = self.solve(&plan, layers.clone(), world)?;
         let again = || Handoff {
             sources: fetching.pins(),
@@ -268,6 +252,36 @@ impl Build<'_> {
 
 impl Build<'_> {
     /// A secret may come from a pipe, which can be read once.
+    /// Fetches the contexts that are elsewhere, if the plan uses them.
+    fn world(
+        &mut self,
+        dockerfile: &Dockerfile,
+        plan: &Plan,
+        images: Images,
+        store: &Arc<Store>,
+    ) -> Result<World, Failure> {
+        let request = self.request;
+        let sources = std::mem::take(&mut self.handoff.sources);
+        let fetching = Fetching::new(self.runtime.clone(), request.agents.clone(), sources);
+        let secrets = self.secrets()?;
+        let access = Access {
+            fetching: &fetching,
+            store,
+            secrets: &secrets,
+            cancel: &self.cancel,
+            may_execute: true,
+        };
+        let repositories = context::named(request, plan, &access)?;
+        Ok(World {
+            images,
+            contexts: contexts(request, dockerfile, store, &repositories)?,
+            fetching: Arc::new(fetching),
+            secrets,
+            logs: Arc::new(Logs::new(store.area("logs")?)),
+            _repositories: repositories,
+        })
+    }
+
     fn secrets(&mut self) -> Result<Arc<Secrets>, Failure> {
         let values = match self.handoff.secrets.take() {
             Some(values) => values,
@@ -395,7 +409,7 @@ fn contexts(
     request: &BuildRequest,
     dockerfile: &Dockerfile,
     store: &Store,
-    fetched: &Repositories<'_>,
+    fetched: &Repositories,
 ) -> Result<Contexts, Failure> {
     let cache = store.area("context")?;
     let mut contexts = Contexts::new(cache);
@@ -408,7 +422,7 @@ fn contexts(
     for (name, context) in &request.contexts {
         let path = match context {
             NamedContext::Directory(path) => Some(path.as_path()),
-            _ => fetched.get(name.as_str()).map(|tree| tree.directory()),
+            _ => fetched.get(name).map(|tree| tree.directory()),
         };
         if let Some(path) = path {
             // Rule G08: its own ignore file.

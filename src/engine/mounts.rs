@@ -75,6 +75,7 @@ fn file(target: &str, content: Vec<u8>, mode: u32, uid: u32, gid: u32) -> Mount 
     }
 }
 
+/// `None` for what is not mounted after all.
 fn kind(
     engine: &Engine,
     op: &op::Run,
@@ -82,110 +83,133 @@ fn kind(
     inputs: &[Output],
     prepared: &mut Prepared,
 ) -> Result<Option<Kind>, StepError> {
-    Ok(Some(match &mount.kind {
+    match &mount.kind {
         MountKind::Bind {
             input,
             source,
             writable,
         } => {
-            let tree = input_tree(engine, op, &inputs[*input], source)?;
-            let subpath = match &inputs[*input] {
-                Output::Tree(_) => PathBuf::from(source),
-                // The selected files are the tree.
-                Output::Context(_) => PathBuf::from(copying::MOUNTED),
-                Output::Download(_) | Output::Checkout(_) => return Err(not_mountable()),
-            };
-            if engine.roots.is_plain() {
-                let source = rootfs::copy_of(engine, &tree, &subpath)?;
-                let read_only = !*writable;
-                return Ok(Some(Kind::Bind { source, read_only }));
-            }
-            let mut lowers = engine.layers.lowers(&tree)?;
-            if lowers.is_empty() {
-                lowers.push(engine.layers.store.layer_draft()?.files());
-            }
-            if *writable {
-                let draft = engine.layers.store.layer_draft()?;
-                Kind::Overlay {
-                    lowers,
-                    upper: draft.files(),
-                    work: draft.work(),
-                    subpath,
-                }
-            } else {
-                Kind::Lowers { lowers, subpath }
-            }
+            let input = &inputs[*input];
+            bind(engine, op, (input, source), *writable).map(Some)
         }
         MountKind::Cache {
             read_only: true, ..
         } if engine.roots.is_chroot() => {
             let what = "a read-only cache mount";
-            return Err(Failure::from(&sandbox::Error::Unsupported { what }).into());
+            Err(Failure::from(&sandbox::Error::Unsupported { what }).into())
         }
-        MountKind::Cache { read_only, .. } => Kind::Bind {
+        MountKind::Cache { read_only, .. } => Ok(Some(Kind::Bind {
             source: prepared.leases.path(number)?,
             read_only: *read_only,
-        },
-        MountKind::Tmpfs { size } => Kind::Tmpfs {
+        })),
+        MountKind::Tmpfs { size } => Ok(Some(Kind::Tmpfs {
             size: *size,
             mode: 0o1777,
-        },
-        MountKind::Secret {
-            id,
-            required,
-            file,
-            env,
-            mode,
-            uid,
-            gid,
-        } => {
-            let Some(content) = engine.run.secrets.get(id) else {
-                if *required {
-                    let failure = Failure::new(
-                        FailureKind::Build,
-                        format!("secret {id}: not found, and the step requires it"),
-                    );
-                    return Err(failure
-                        .hint(format!("give --secret id={id},src=PATH"))
-                        .into());
-                }
-                return Ok(None);
-            };
-            if let Some(name) = env {
-                prepared.secret_env.push((name.clone(), content.clone()));
-            }
-            if !file {
-                return Ok(None);
-            }
-            Kind::File {
-                content: content.clone(),
-                mode: *mode,
-                uid: *uid,
-                gid: *gid,
-            }
+        })),
+        MountKind::Secret { .. } => Ok(secret(engine, &mount.kind, prepared)?),
+        MountKind::Ssh { .. } => Ok(ssh(engine, &mount.kind, prepared)?),
+    }
+}
+
+fn bind(
+    engine: &Engine,
+    op: &op::Run,
+    (input, source): (&Output, &str),
+    writable: bool,
+) -> Result<Kind, StepError> {
+    let tree = input_tree(engine, op, input, source)?;
+    let subpath = match input {
+        Output::Tree(_) => PathBuf::from(source),
+        // The selected files are the tree.
+        Output::Context(_) => PathBuf::from(copying::MOUNTED),
+        Output::Download(_) | Output::Checkout(_) => return Err(not_mountable()),
+    };
+    if engine.roots.is_plain() {
+        let source = rootfs::copy_of(engine, &tree, &subpath)?;
+        let read_only = !writable;
+        return Ok(Kind::Bind { source, read_only });
+    }
+    let mut lowers = engine.layers.lowers(&tree)?;
+    if lowers.is_empty() {
+        lowers.push(engine.layers.store.layer_draft()?.files());
+    }
+    if !writable {
+        return Ok(Kind::Lowers { lowers, subpath });
+    }
+    let draft = engine.layers.store.layer_draft()?;
+    Ok(Kind::Overlay {
+        lowers,
+        upper: draft.files(),
+        work: draft.work(),
+        subpath,
+    })
+}
+
+/// Rules R26-R28.
+fn secret(
+    engine: &Engine,
+    kind: &MountKind,
+    prepared: &mut Prepared,
+) -> Result<Option<Kind>, Failure> {
+    let MountKind::Secret {
+        id,
+        required,
+        file,
+        env,
+        mode,
+        uid,
+        gid,
+    } = kind
+    else {
+        return Ok(None);
+    };
+    let Some(content) = engine.run.secrets.get(id) else {
+        if *required {
+            let message = format!("secret {id}: not found, and the step requires it");
+            let failure = Failure::new(FailureKind::Build, message);
+            return Err(failure.hint(format!("give --secret id={id},src=PATH")));
         }
-        MountKind::Ssh {
-            id,
-            required,
-            mode,
-            uid,
-            gid,
-        } => {
-            let Some(agent) = engine.fetching.agent(id) else {
-                return match required {
-                    true => Err(no_agent(id).into()),
-                    false => Ok(None),
-                };
-            };
-            let store = &engine.layers.store;
-            let socket = AgentSocket::start(store, agent, *mode, (*uid, *gid))?;
-            let source = socket.path().to_owned();
-            prepared.agents.push(socket);
-            Kind::Bind {
-                source,
-                read_only: true,
-            }
+        return Ok(None);
+    };
+    if let Some(name) = env {
+        prepared.secret_env.push((name.clone(), content.clone()));
+    }
+    Ok(file.then(|| Kind::File {
+        content: content.clone(),
+        mode: *mode,
+        uid: *uid,
+        gid: *gid,
+    }))
+}
+
+/// Rules R29, R30.
+fn ssh(
+    engine: &Engine,
+    kind: &MountKind,
+    prepared: &mut Prepared,
+) -> Result<Option<Kind>, Failure> {
+    let MountKind::Ssh {
+        id,
+        required,
+        mode,
+        uid,
+        gid,
+    } = kind
+    else {
+        return Ok(None);
+    };
+    let Some(agent) = engine.fetching.agent(id) else {
+        if *required {
+            return Err(no_agent(id));
         }
+        return Ok(None);
+    };
+    let socket = AgentSocket::start(&engine.layers.store, agent, *mode, (*uid, *gid))?;
+    let source = socket.path().to_owned();
+    prepared.agents.push(socket);
+    Ok(Some(Kind::Bind {
+        source,
+        read_only: true,
     }))
 }
 

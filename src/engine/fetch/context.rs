@@ -78,17 +78,17 @@ pub(crate) fn bring(
 }
 
 /// Checked out named contexts by name; their files are there as long as these are.
-pub(crate) type Repositories<'a> = BTreeMap<&'a str, Arc<git::CheckoutTree>>;
+pub(crate) type Repositories = BTreeMap<String, Arc<git::CheckoutTree>>;
 
 /// Fetches the named contexts that are git repositories and that the plan uses (rule G09).
 ///
 /// # Errors
 /// As for `ADD` of the repository.
-pub(crate) fn named<'a>(
-    request: &'a BuildRequest,
+pub(crate) fn named(
+    request: &BuildRequest,
     plan: &Plan,
     access: &Access<'_>,
-) -> Result<Repositories<'a>, StepError> {
+) -> Result<Repositories, StepError> {
     let is_used = |context: &str| {
         let nodes = plan.nodes.iter();
         nodes
@@ -103,7 +103,7 @@ pub(crate) fn named<'a>(
             let (tree, _) = git::context(access, url, false)?;
             let directory = tree.directory();
             stay_inside(directory, &directory.join(".dockerignore"))?;
-            fetched.insert(name.as_str(), tree);
+            fetched.insert(name.clone(), tree);
         }
     }
     Ok(fetched)
