@@ -64,7 +64,8 @@ struct Wanted {
     id: String,
     /// The strictest that any mount of the step asks for.
     sharing: Sharing,
-    mounts: Vec<usize>,
+    /// Their numbers, and the directory in the cache that each shows; `""` for all of it.
+    mounts: Vec<(usize, String)>,
     content: Content,
 }
 
@@ -90,7 +91,7 @@ pub(super) fn lease(
         };
         match caches.get_mut(&directory) {
             Some(same) => {
-                same.mounts.push(number);
+                same.mounts.extend(wanted.mounts);
                 same.sharing = stricter(same.sharing, wanted.sharing);
             }
             None => {
@@ -102,11 +103,32 @@ pub(super) fn lease(
     for (directory, wanted) in caches {
         let (path, lock) = take(engine, node, &directory, &wanted)?;
         note_use(engine, &directory, &wanted.id)?;
-        let paths = wanted.mounts.into_iter().map(|mount| (mount, path.clone()));
-        leases.paths.extend(paths);
+        for (mount, source) in wanted.mounts {
+            leases.paths.insert(mount, inside(&path, &source)?);
+        }
         leases._locks.push(lock);
     }
     Ok(leases)
+}
+
+/// The directory at `source` of a cache. What steps put there may be links: none of them may lead
+/// out of the cache (rule R25).
+fn inside(cache: &Path, source: &str) -> Result<PathBuf, Failure> {
+    let source = source.trim_matches('/');
+    if source.is_empty() {
+        return Ok(cache.to_path_buf());
+    }
+    let refused = |why: &str| {
+        let message = format!("cache mount source {source:?} {why}");
+        Err(Failure::new(FailureKind::Build, message))
+    };
+    let root = cache.canonicalize().map_err(|e| io_failure(cache, &e))?;
+    match root.join(source).canonicalize() {
+        Ok(path) if !path.starts_with(&root) => refused("leads out of the cache"),
+        Ok(path) if !path.is_dir() => refused("is not a directory"),
+        Ok(path) => Ok(path),
+        Err(_) => refused("is not in the cache"),
+    }
 }
 
 fn stricter(a: Sharing, b: Sharing) -> Sharing {
@@ -142,7 +164,12 @@ fn wanted(
         Some(input) => Some(input_tree(engine, op, input, source)?),
         None => None,
     };
-    let directory = directory(engine, id, seed.as_ref(), source, (mode, uid, gid))?;
+    // Without a seed the source is a directory that an earlier step made in the cache.
+    let (seed_source, shown) = match seed {
+        Some(_) => (source.as_str(), String::new()),
+        None => ("", source.clone()),
+    };
+    let directory = directory(engine, id, seed.as_ref(), seed_source, (mode, uid, gid))?;
     let content = match seed {
         None => Content::Empty { mode, uid, gid },
         Some(tree) => Content::Copy {
@@ -162,7 +189,7 @@ fn wanted(
         } else {
             *sharing
         },
-        mounts: vec![number],
+        mounts: vec![(number, shown)],
         content,
     };
     Ok(Some((directory, wanted)))

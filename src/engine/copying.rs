@@ -228,6 +228,33 @@ pub(super) fn mount_key(engine: &Engine, name: &str, source: &str) -> Result<[u8
     selection_key(engine, &mount_copy(source, 0), &mount_inputs(name))
 }
 
+/// A digest of what a mount of `source` of another stage or image shows (rule K09).
+pub(super) fn tree_mount_key(
+    engine: &Engine,
+    tree: &Tree,
+    source: &str,
+) -> Result<[u8; 32], StepError> {
+    let view = engine.layers.view(tree)?;
+    let root = view
+        .resolve(source.trim_matches('/').as_bytes(), true)
+        .map_err(|e| Failure::of(FailureKind::Build, &e))?;
+    let mut hasher = blake3::Hasher::new();
+    // The selection leaves out what a copied directory does not give to its destination.
+    if let Some(found) = view.lookup(&root.path) {
+        let entry = found.entry;
+        for number in [entry.mode, entry.uid, entry.gid] {
+            hasher.update(&number.to_le_bytes());
+        }
+    }
+    let copy_op = op::Copy {
+        keep_owner: true,
+        ..mount_copy(source, 0)
+    };
+    let inputs = [Output::Tree(Tree::default()), Output::Tree(tree.clone())];
+    hasher.update(&selection_key(engine, &copy_op, &inputs)?);
+    Ok(*hasher.finalize().as_bytes())
+}
+
 /// The files of a local context below `source`, made into a layer as `COPY` would.
 pub(super) fn context_tree(
     engine: &Engine,

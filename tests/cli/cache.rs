@@ -70,6 +70,42 @@ fn k18_only_the_copied_files_of_another_stage_matter() {
 }
 
 #[test]
+fn c37_k03_a_source_may_move_to_another_directory_but_not_change_its_name() {
+    let env = Env::bare();
+    env.write("a/f", "1");
+    env.write("b/f", "1");
+    env.write("b/g", "1");
+    for (source, executed) in [("a/f", 1), ("b/f", 0), ("b/g", 1), ("a", 1), ("a/.", 0)] {
+        env.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n"));
+        let said = env.build(&[]).success();
+        assert_eq!(said.executed(), executed, "{source}: {}", said.stderr);
+    }
+}
+
+#[test]
+fn k09_only_what_is_mounted_of_another_stage_matters() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.write("f", "1");
+    env.dockerfile(
+        "FROM busybox AS a\nCOPY f /unused\nRUN mkdir /d && echo same > /d/used\n\
+         FROM busybox\nRUN --mount=from=a,source=/d,target=/d cat /d/used > /used\n",
+    );
+    env.build(&[]).success();
+    env.write("f", "2");
+    let said = env.build(&[]).success();
+    assert_eq!(said.executed(), 2, "{}", said.stderr);
+    env.dockerfile(
+        "FROM busybox AS a\nCOPY f /unused\nRUN mkdir /d && echo other > /d/used\n\
+         FROM busybox\nRUN --mount=from=a,source=/d,target=/d cat /d/used > /used\n",
+    );
+    env.build(&[]).success();
+    assert_eq!(env.image().text("used"), "other\n");
+}
+
+#[test]
 fn no_cache_does_everything_again() {
     if !can_run() {
         return;

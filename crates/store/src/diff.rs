@@ -29,7 +29,7 @@ pub fn changes(items: Vec<Item>, below: &dyn Below) -> Result<Vec<Item>> {
     for item in items {
         let keep = match item.entry.kind {
             Kind::Whiteout => below.entry(&item.entry.path).is_some(),
-            _ => !is_unchanged(&item, below)?,
+            _ => !is_unchanged(&item, &first_names, below)?,
         };
         if keep {
             want_parents(&item.entry.path, &mut wanted);
@@ -48,7 +48,10 @@ pub fn changes(items: Vec<Item>, below: &dyn Below) -> Result<Vec<Item>> {
         .flatten()
         .filter(|i| wanted.contains(&i.entry.path))
         .collect();
-    Ok(promote_links(with_parents(kept, wanted, below), &first_names))
+    Ok(promote_links(
+        with_parents(kept, wanted, below),
+        &first_names,
+    ))
 }
 
 /// An overlay upper holds the parents of all that changed; a list of changes may not (rule L03).
@@ -65,7 +68,11 @@ fn with_parents(
         if let Some(entry) = below.entry(&path) {
             // A layer that is no longer on top may have called it opaque.
             let kind = Kind::Directory { opaque: false };
-            let entry = Entry { path, kind, ..entry };
+            let entry = Entry {
+                path,
+                kind,
+                ..entry
+            };
             items.push(Item {
                 entry,
                 content: Content::None,
@@ -132,7 +139,13 @@ fn is_below(path: &[u8], top: &[u8]) -> bool {
         .is_some_and(|rest| rest.starts_with(b"/"))
 }
 
-fn is_unchanged(item: &Item, below: &dyn Below) -> Result<bool> {
+/// A further name of a file counts for itself: what one gets by linking to a file of a lower layer
+/// does not bring that file into the layer, whichever of the names sorts first.
+fn is_unchanged(
+    item: &Item,
+    first_names: &HashMap<Vec<u8>, Kind>,
+    below: &dyn Below,
+) -> Result<bool> {
     let entry = &item.entry;
     let Some(old) = below.entry(&entry.path) else {
         return Ok(false);
@@ -142,7 +155,11 @@ fn is_unchanged(item: &Item, below: &dyn Below) -> Result<bool> {
     if !same_metadata {
         return Ok(false);
     }
-    match (&entry.kind, &old.kind) {
+    let kind = match &entry.kind {
+        Kind::HardLink { target } => first_names.get(target).unwrap_or(&entry.kind),
+        kind => kind,
+    };
+    match (kind, &old.kind) {
         (
             Kind::File { size, .. },
             Kind::File {
@@ -379,6 +396,19 @@ mod tests {
                 ("ab".into(), DIR),
             ]
         );
+    }
+
+    #[test]
+    fn l11_a_new_name_that_sorts_first_does_not_bring_the_old_one_along() {
+        let lower = below(&[("b", stored(), 1)]);
+        let link = || Kind::HardLink {
+            target: b"a".to_vec(),
+        };
+        let items = vec![item("a", file(), 1), item("b", link(), 1)];
+        assert_eq!(result(items, &lower), [("a".into(), file())]);
+        let written = vec![item("a", file(), 2), item("b", link(), 2)];
+        let both = [("a".into(), file()), ("b".into(), link())];
+        assert_eq!(result(written, &lower), both);
     }
 
     #[test]

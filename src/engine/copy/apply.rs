@@ -108,7 +108,7 @@ impl Copier<'_, '_> {
         Ok(())
     }
 
-    /// Rules C06, C07: the source directory itself gives its destination only its time, those
+    /// Rules C06, C07, C33: the source directory itself gives its destination only its time, those
     /// below give all they have.
     fn copy_directory(&mut self, pick: &Pick<'_>, target: &[u8]) -> Result<(), CopyError> {
         let meta = self.meta(pick);
@@ -116,6 +116,10 @@ impl Copier<'_, '_> {
             return self.destination.set_directory_time(target, meta.mtime);
         }
         match self.destination.existing(target) {
+            // BuildKit takes its mode before `--chmod`, and nothing else.
+            Existing::Directory(_) if pick.on_the_way => {
+                self.destination.set_directory_mode(target, pick.node.mode)
+            }
             Existing::Nothing | Existing::Directory(_) => {
                 self.destination.put_directory(target, meta)
             }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use store::content::{Content, Item};
+use store::scan::CAPABILITY;
 use store::tree::{Entry, Kind, compare_paths};
 use store::view::{Resolved, Step, TooManyLinks, View, resolve_with};
 
@@ -186,6 +187,21 @@ impl<'a> Destination<'a> {
         })
     }
 
+    /// Gives a directory that exists another mode (rule C33).
+    ///
+    /// # Errors
+    /// [`CopyError::ReservedName`].
+    pub(crate) fn set_directory_mode(&mut self, path: &[u8], mode: u32) -> Result<(), CopyError> {
+        let Existing::Directory(entry) = self.existing(path) else {
+            return Ok(());
+        };
+        let meta = Meta {
+            mode,
+            ..Meta::of(entry)
+        };
+        self.put_directory(path, meta)
+    }
+
     /// Anything but a directory at `path`, whose parent exists; replaces what is there, be it a
     /// directory with all its content.
     ///
@@ -264,7 +280,7 @@ impl<'a> Destination<'a> {
 
     /// The layer: what differs from the layers below, each path after its parent directories
     /// (rules L03-L05), removals only where a directory takes the place of one that had other
-    /// content (rules L07-L09). Sorted.
+    /// content (rules L07-L09). Of extended attributes only capabilities stay (rule L12). Sorted.
     #[must_use]
     pub(crate) fn into_items(mut self) -> Vec<Item> {
         let linked = self.settle_links();
@@ -294,7 +310,12 @@ impl<'a> Destination<'a> {
                 .unwrap_or_else(|| base_directory(base, &path.0));
             layer.insert(path, item);
         }
-        layer.into_values().collect()
+        let mut items: Vec<Item> = layer.into_values().collect();
+        for item in &mut items {
+            let xattrs = &mut item.entry.xattrs;
+            xattrs.retain(|(name, _)| name == CAPABILITY.as_bytes());
+        }
+        items
     }
 
     /// Of the names of one file the first stays the file and the others become hard links to it

@@ -6,7 +6,7 @@ use super::select::{Match, Selection};
 use super::tree::{LinkId, NodeKind};
 
 /// Changes with every change of what is hashed below, so that old records miss.
-const VERSION: &[u8] = b"layercake.copy.v1\0";
+const VERSION: &[u8] = b"layercake.copy.v2\0";
 
 /// See [`Selection::key`].
 pub type ContentKey = [u8; 32];
@@ -45,6 +45,7 @@ fn hash_match(hasher: &mut Framed, found: &Match<'_>) {
     for pick in &found.picks {
         let node = &pick.node;
         hasher.bytes(&pick.rel);
+        hasher.number(usize::from(pick.on_the_way));
         hash_kind(hasher, &node.kind);
         // Of a source directory the destination takes nothing but what is in it.
         let own = !(found.directory && pick.rel.is_empty());

@@ -48,6 +48,8 @@ pub(super) struct Pick<'a> {
     /// Of regular files.
     pub facts: Option<FileFacts>,
     pub bytes: Bytes<'a>,
+    /// A directory that was not asked for itself: something in it was (rules C31, C33).
+    pub on_the_way: bool,
 }
 
 /// Where the content of a pick is.
@@ -177,6 +179,7 @@ fn single(name: &str, file: &super::GivenFile) -> Match<'static> {
             node,
             facts,
             bytes,
+            on_the_way: false,
         }],
     }
 }
@@ -352,6 +355,7 @@ impl<'a> Selector<'a, '_> {
                 tree: self.tree,
                 path,
             },
+            on_the_way: false,
         }
     }
 

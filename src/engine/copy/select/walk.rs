@@ -51,13 +51,14 @@ impl<'a> Walk<'a, '_, '_> {
             let (rel, path) = (join(&level.rel, &name), join(&level.path, &name));
             let verdict = self.judge(&rel, level);
             let directory = node.is_directory();
-            let pick = self.selector.pick(rel.clone(), path.clone(), node);
+            let mut pick = self.selector.pick(rel.clone(), path.clone(), node);
             let pending = if verdict.taken {
                 let waiting = levels.iter_mut().filter_map(|level| level.pending.take());
                 self.picks.extend(waiting);
                 self.picks.push(pick);
                 None
             } else {
+                pick.on_the_way = true;
                 Some(pick)
             };
             if directory && (verdict.taken || verdict.below) {
