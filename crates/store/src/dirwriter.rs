@@ -140,17 +140,14 @@ impl DirWriter {
     /// # Errors
     /// [`Error::Io`], with `EMLINK` when the file has too many names, `EXDEV` when it is on
     /// another file system.
-    pub fn link_from(
-        &mut self,
-        entry: &Entry,
-        source: &OwnedFd,
-        source_path: &[u8],
-    ) -> Result<()> {
+    pub fn link_from(&mut self, entry: &Entry, source: &OwnedFd, source_path: &[u8]) -> Result<()> {
         let (parent_path, name) = split(&entry.path);
-        let result = self.open_parent_of(parent_path).and_then(|()| match &self.parent {
-            Some((_, parent)) => link(source, source_path, parent, name),
-            None => Err(io::Error::other("no parent")),
-        });
+        let result = self
+            .open_parent_of(parent_path)
+            .and_then(|()| match &self.parent {
+                Some((_, parent)) => link(source, source_path, parent, name),
+                None => Err(io::Error::other("no parent")),
+            });
         result.map_err(Error::io("link layer entry", lossy(&entry.path)))
     }
 
@@ -235,7 +232,8 @@ impl DirWriter {
             }
             Kind::Directory { .. } | Kind::File { .. } | Kind::HardLink { .. } => {}
         }
-        self.owners.set(parent, name, (entry.uid, entry.gid), true)?;
+        self.owners
+            .set(parent, name, (entry.uid, entry.gid), true)?;
         if !matches!(entry.kind, Kind::Symlink { .. }) {
             rustix::fs::chmodat(
                 parent,
@@ -252,8 +250,7 @@ impl DirWriter {
         )?)
     }
 
-    fn write_file(
-        &mut self, entry: &Entry, name: &[u8], content: Bytes<'_>) -> io::Result<()> {
+    fn write_file(&mut self, entry: &Entry, name: &[u8], content: Bytes<'_>) -> io::Result<()> {
         let Some((_, parent)) = &self.parent else {
             return Err(io::Error::other("no parent"));
         };
@@ -269,7 +266,8 @@ impl DirWriter {
         };
         let mut file = File::from(fd);
         content.write_to(&mut file, &mut self.buffer)?;
-        self.owners.set(parent, name, (entry.uid, entry.gid), true)?;
+        self.owners
+            .set(parent, name, (entry.uid, entry.gid), true)?;
         for (key, value) in &entry.xattrs {
             set_xattr(&file, key, value)?;
         }

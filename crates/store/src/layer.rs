@@ -116,7 +116,9 @@ impl Store {
             Some(owners) => vec![*owners],
             None => vec![Owners::Inode, Owners::Recorded],
         };
-        let paths = sets.into_iter().map(|set| self.layer_path(&self.layer_set(set), diff_id));
+        let paths = sets
+            .into_iter()
+            .map(|set| self.layer_path(&self.layer_set(set), diff_id));
         paths.into_iter().find(|path| path.exists())
     }
 

@@ -44,13 +44,20 @@ impl Owners {
     /// Those of `chown(2)` and `setxattr(2)`.
     pub fn give(self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
         match self {
-            Self::Inode => {
-                Ok(rustix::fs::chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
-            }
+            Self::Inode => Ok(rustix::fs::chown(
+                path,
+                Some(Uid::from_raw(uid)),
+                Some(Gid::from_raw(gid)),
+            )?),
             Self::Recorded if (uid, gid) == (0, 0) => Ok(()),
             Self::Recorded => {
                 let value = encode((uid, gid));
-                Ok(rustix::fs::setxattr(path, ATTRIBUTE, &value, XattrFlags::empty())?)
+                Ok(rustix::fs::setxattr(
+                    path,
+                    ATTRIBUTE,
+                    &value,
+                    XattrFlags::empty(),
+                )?)
             }
         }
     }
@@ -110,7 +117,12 @@ fn record(directory: impl AsFd, name: &[u8], owner: (u32, u32)) -> io::Result<()
             other => Ok(other?),
         };
     }
-    Ok(rustix::fs::fsetxattr(&file, ATTRIBUTE, &encode(owner), XattrFlags::empty())?)
+    Ok(rustix::fs::fsetxattr(
+        &file,
+        ATTRIBUTE,
+        &encode(owner),
+        XattrFlags::empty(),
+    )?)
 }
 
 /// The value of [`ATTRIBUTE`].
@@ -149,7 +161,11 @@ mod tests {
         let path = directory.path().join("f");
         std::fs::write(&path, "").unwrap();
         std::os::unix::fs::symlink("f", directory.path().join("l")).unwrap();
-        let owner = || Owners::Recorded.of(&path, &rustix::fs::lstat(&path).unwrap()).unwrap();
+        let owner = || {
+            Owners::Recorded
+                .of(&path, &rustix::fs::lstat(&path).unwrap())
+                .unwrap()
+        };
         assert_eq!(owner(), (0, 0));
         Owners::Recorded.set(&fd, b"f", (33, 4), true).unwrap();
         assert_eq!(owner(), (33, 4));

@@ -171,7 +171,9 @@ fn item(
         Kind::File { .. } => capability(path)?,
         _ => Vec::new(),
     };
-    let (uid, gid) = owners.of(path, stat).map_err(Error::io("read the owner of", path))?;
+    let (uid, gid) = owners
+        .of(path, stat)
+        .map_err(Error::io("read the owner of", path))?;
     let path = relative.to_vec();
     let entry = Entry {
         path,

@@ -185,5 +185,9 @@ fn remove_tree(path: &Path) -> io::Result<()> {
 /// Enough of the kernel's boot id to tell boots apart, as a folder name.
 fn boot_id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.chars().filter(char::is_ascii_hexdigit).take(16).collect::<String>() + "b"
+    id.chars()
+        .filter(char::is_ascii_hexdigit)
+        .take(16)
+        .collect::<String>()
+        + "b"
 }
