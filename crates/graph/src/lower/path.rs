@@ -18,6 +18,19 @@ pub(crate) fn resolve(base: &str, path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
+/// What `WORKDIR path` makes of the working directory `current`: an absolute path stays as it is
+/// written, with `..` and trailing slashes, as BuildKit leaves it; others are [`resolve`]d (rules
+/// W01, W08).
+#[must_use]
+pub(crate) fn working_directory(current: &str, path: &str) -> String {
+    let unchanged = path.is_empty() && current.starts_with('/');
+    if unchanged || path.starts_with('/') {
+        let as_written = if unchanged { current } else { path };
+        return as_written.to_owned();
+    }
+    resolve(current, path)
+}
+
 /// [`resolve`]d, with the trailing `/` of a destination that must be a directory: one that ends
 /// in `/` or `/.`, is `.` or empty (rule C02).
 #[must_use]
@@ -65,6 +78,26 @@ mod tests {
             ("/w", "/a/../b/", "/b/"),
         ] {
             assert_eq!(destination(workdir, path), expected, "{workdir} {path}");
+        }
+    }
+
+    #[test]
+    fn w01_absolute_working_directories_stay_as_written() {
+        for (current, path, expected) in [
+            ("/w", "a", "/w/a"),
+            ("/w/", "a/", "/w/a"),
+            ("/w/", "", "/w/"),
+            ("/w", "../../x", "/x"),
+            ("/w", "/a/", "/a/"),
+            ("/w", "/a/../b//", "/a/../b//"),
+            ("", "", "/"),
+            ("a", "", "/a"),
+        ] {
+            assert_eq!(
+                working_directory(current, path),
+                expected,
+                "{current} {path}"
+            );
         }
     }
 

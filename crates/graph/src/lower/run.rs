@@ -7,7 +7,7 @@ use super::error::{ErrorKind, LowerError};
 use super::mounts::{self, Mounts};
 use super::stage::{Scope, StageState, step_text};
 use super::variables::Variables;
-use super::{epoch, history};
+use super::{epoch, history, path};
 use crate::op::{Network, Op, Run};
 
 /// Where the script of a `#!` heredoc appears (rule H08).
@@ -43,7 +43,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, run: &ast::Run) -> Result<(), LowerEr
     let op = Run {
         args: command.args,
         env: env.entries().cloned().collect(),
-        cwd: scope.state.workdir().to_owned(),
+        cwd: path::resolve("/", scope.state.workdir()),
         user: scope.state.config.config.user.clone(),
         hostname: hostname(scope),
         network: network(scope, run.network)?,

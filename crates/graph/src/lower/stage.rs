@@ -92,7 +92,7 @@ impl StageState {
         self.history.push(entry);
     }
 
-    /// Absolute and clean.
+    /// Absolute; clean unless `WORKDIR` said otherwise.
     pub(crate) fn workdir(&self) -> &str {
         match self.config.config.working_dir.as_str() {
             "" => "/",
@@ -100,7 +100,7 @@ impl StageState {
         }
     }
 
-    /// Makes the config complete before the first instruction: a PATH (rule A18), a clean
+    /// Makes the config complete before the first instruction: a PATH (rule A18), an
     /// absolute working directory (rule M17), its variables in force.
     pub(crate) fn begin(&mut self) {
         const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -114,7 +114,7 @@ impl StageState {
             config.env.push(format!("PATH={PATH}"));
         }
         if !config.working_dir.is_empty() {
-            config.working_dir = path::resolve("/", &config.working_dir);
+            config.working_dir = path::working_directory("/", &config.working_dir);
         }
         let pairs = || {
             let entries = config.env.iter();

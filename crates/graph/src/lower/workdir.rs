@@ -9,7 +9,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, written: &str) -> Result<(), LowerErr
     let words = scope.words();
     let expanded = words.word(written)?;
     let name = step_text(&words.for_name(&scope.instruction.text));
-    let target = path::resolve(scope.state.workdir(), &expanded);
+    let target = path::working_directory(scope.state.workdir(), &expanded);
     scope.state.config.config.working_dir.clone_from(&target);
     let text = format!("WORKDIR {target}");
     // The root exists always: no layer (rule W04).
@@ -18,7 +18,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, written: &str) -> Result<(), LowerErr
         return Ok(());
     }
     let op = Workdir {
-        path: target,
+        path: path::resolve("/", &target),
         user: scope.state.config.config.user.clone(),
         epoch: scope.build.epoch(),
     };
