@@ -141,6 +141,7 @@ pub fn decode(value: &[u8]) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::{Entry, Kind};
 
     #[test]
     fn values_are_read_back() {
@@ -176,5 +177,61 @@ mod tests {
         // Of a symlink nothing is kept, and what it leads to stays as it is.
         Owners::Recorded.set(&fd, b"l", (1, 1), true).unwrap();
         assert_eq!(owner(), (7, 8));
+    }
+
+    fn entry(path: &str, kind: Kind, owner: (u32, u32)) -> Entry {
+        Entry {
+            path: path.into(),
+            kind,
+            mode: 0o755,
+            uid: owner.0,
+            gid: owner.1,
+            mtime: 0,
+            // What an archive says of it does not count.
+            xattrs: vec![(ATTRIBUTE.into(), b"1:1".to_vec())],
+        }
+    }
+
+    #[test]
+    fn layer_directories_carry_recorded_owners() {
+        let directory = tempfile::tempdir().unwrap();
+        let fd = crate::dirwriter::open_directory(directory.path()).unwrap();
+        let mut writer = crate::dirwriter::DirWriter::new(fd, Owners::Recorded);
+        let dir = || Kind::Directory { opaque: false };
+        let file = Kind::File {
+            size: 0,
+            hash: [0; 32],
+        };
+        let target = b"f".to_vec();
+        for entry in [
+            entry("d", dir(), (5, 6)),
+            entry("d/f", file.clone(), (7, 8)),
+            entry("e", dir(), (5, 6)),
+            entry("e", dir(), (0, 0)),
+            entry("l", Kind::Symlink { target }, (9, 9)),
+            entry("r", file, (0, 0)),
+        ] {
+            writer.write(&entry, &mut io::empty()).unwrap();
+        }
+        writer.finish().unwrap();
+        let items = crate::scan::scan(directory.path(), Owners::Recorded, None).unwrap();
+        let found: Vec<_> = items
+            .iter()
+            .map(|item| {
+                let entry = &item.entry;
+                (
+                    String::from_utf8_lossy(&entry.path).into_owned(),
+                    (entry.uid, entry.gid),
+                )
+            })
+            .collect();
+        let expected = [
+            ("d", (5, 6)),
+            ("d/f", (7, 8)),
+            ("e", (0, 0)),
+            ("l", (0, 0)),
+            ("r", (0, 0)),
+        ];
+        assert_eq!(found, expected.map(|(path, owner)| (path.to_owned(), owner)));
     }
 }
