@@ -129,7 +129,11 @@ pub struct LineStarts(Vec<usize>);
 impl LineStarts {
     pub fn new(text: &str) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
-        Self(std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect())
+        Self(
+            std::iter::once(0)
+                .chain(ends.map(|(at, _)| at + 1))
+                .collect(),
+        )
     }
 
     /// Line and column of an offset, the column in characters, both from 1.
@@ -175,19 +179,15 @@ impl Shown {
         let text = problem.source.text.as_str();
         let start = floor(text, problem.span.start);
         let end = floor(text, problem.span.end.clamp(start, start + MOST_BYTES));
-        let line_of = |at: usize| text[..at].bytes().filter(|b| *b == b'\n').count() as u32 + 1;
+        let line_of = |at: usize| {
+            let before = &text.as_bytes()[..at];
+            before.iter().filter(|b| **b == b'\n').count() as u32 + 1
+        };
         let (first, last) = (line_of(start), line_of(end.max(start + 1).min(text.len())));
         let from = first.saturating_sub(AROUND).max(1);
-        let whole = span_of(
-            text,
-            LineRange {
-                first: from,
-                last: last + AROUND,
-            },
-        );
-        // The blanks at the beginning of the first line belong to it.
-        let begin = text[..whole.start].rfind('\n').map_or(0, |at| at + 1);
-        let finish = floor(text, whole.end.max(end).min(end + MOST_BYTES));
+        let begin = line_start(text, from);
+        let after = line_start(text, last + AROUND + 1);
+        let finish = floor(text, after.clamp(end, end + MOST_BYTES));
         Self {
             text: begin..finish,
             first_line: from,
@@ -207,20 +207,24 @@ impl Shown {
 
 /// From the first character that is no blank to the end of the last line.
 fn span_of(text: &str, lines: LineRange) -> Span {
-    let mut ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
-    let first = lines.first.max(1) as usize;
-    let start = match first.checked_sub(2) {
-        None => 0,
-        Some(skipped) => ends.nth(skipped).map_or(text.len(), |(at, _)| at + 1),
-    };
-    let count = (lines.last as usize).saturating_sub(first);
-    let end = ends.nth(count).map_or(text.len(), |(at, _)| at);
-    let piece = &text[start.min(end)..end];
+    let start = line_start(text, lines.first);
+    let end = line_start(text, lines.last.max(lines.first).saturating_add(1));
+    let piece = &text[start..end];
     let blanks = piece.len() - piece.trim_start().len();
     Span {
-        start: start.min(end) + blanks,
-        end: start.min(end) + blanks + piece.trim().len(),
+        start: start + blanks,
+        end: start + blanks + piece.trim().len(),
     }
+}
+
+/// Where a line begins, counted from 1; the end of the text when there are not so many.
+fn line_start(text: &str, line: u32) -> usize {
+    let Some(skipped) = line.checked_sub(2) else {
+        return 0;
+    };
+    let mut ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n');
+    ends.nth(skipped as usize)
+        .map_or(text.len(), |(at, _)| at + 1)
 }
 
 /// The nearest character boundary at or before `at`.
