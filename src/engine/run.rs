@@ -267,7 +267,7 @@ fn execute(
         return Ok((usage, outcome.owners));
     };
     let command = op.args.join(" ");
-    let message = format!("process \"{command}\" did not complete successfully: {why}");
+    let message = format!("process {command:?} did not complete successfully: {why}");
     let mut failure = Failure::new(FailureKind::Build, message);
     if oom_kills == 0 && limits::is_mysterious_kill(&outcome.status) {
         failure = failure.hint(
