@@ -20,7 +20,11 @@ use failure::{Failure, FailureKind};
 pub fn main() -> ExitCode {
     report::exit_on_panic(FailureKind::Internal.exit_code());
     match sandbox::inside::enter(std::env::args_os()) {
-        Ok(None) if std::env::args_os().nth(1).is_some_and(|a| a == leash::ARGUMENT) => {
+        Ok(None)
+            if std::env::args_os()
+                .nth(1)
+                .is_some_and(|a| a == leash::ARGUMENT) =>
+        {
             ExitCode::from(leash::run(std::env::args_os().skip(2)))
         }
         Ok(None) => cli::main(std::env::args_os().collect(), None),

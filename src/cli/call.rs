@@ -172,9 +172,12 @@ fn credentials_text(title: &str, list: &[Credential]) -> String {
     columns(&rows, 3) + "\n"
 }
 
+/// Name and description.
+type Described = (&'static str, &'static str);
+
 /// The questions there are. As with BuildKit, `check` is not among them.
 fn describe(as_json: bool) -> Result<String, Failure> {
-    const QUESTIONS: [(&str, &str, &[(&str, &str)]); 3] = [
+    const QUESTIONS: [(&str, &str, &[Described]); 3] = [
         (
             "outline",
             "List all parameters current build target supports",
@@ -192,9 +195,8 @@ fn describe(as_json: bool) -> Result<String, Failure> {
         rows.extend(QUESTIONS.map(|(name, text, _)| [name, "1.0.0", text].map(str::to_owned)));
         return Ok(columns(&rows, 1));
     }
-    let named =
-        |(name, description): &(&str, &str)| json!({"name": name, "description": description});
-    let question = |(name, description, options): (&str, &str, &[(&str, &str)])| {
+    let named = |(name, description): &Described| json!({"name": name, "description": description});
+    let question = |(name, description, options): (&str, &str, &[Described])| {
         let options: Vec<Value> = options.iter().map(named).collect();
         let metadata = ["result.json", "result.txt"].map(|name| named(&(name, "")));
         json!({

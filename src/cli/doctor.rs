@@ -198,7 +198,12 @@ mod tests {
             }],
         };
         let text = found.text(Path::new("/store"));
-        for part in ["FAIL subordinate ids", "install newuidmap", "#subordinate-ids", "cannot be run"] {
+        for part in [
+            "FAIL subordinate ids",
+            "install newuidmap",
+            "#subordinate-ids",
+            "cannot be run",
+        ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         let json = found.json(Path::new("/store"));

@@ -14,7 +14,12 @@ pub(super) fn render(report: &Report) -> String {
         out.push_str(&problem.render(false));
         out.push_str("\n\n");
     }
-    if let Some(more) = report.errors.len().checked_sub(MOST_ERRORS).filter(|n| *n > 0) {
+    if let Some(more) = report
+        .errors
+        .len()
+        .checked_sub(MOST_ERRORS)
+        .filter(|n| *n > 0)
+    {
         writeln!(out, "and {more} more errors\n").ok();
     }
     if let Some(target) = inspection.target {
@@ -100,7 +105,7 @@ fn needs_of(inspection: &Inspection, id: usize) -> Vec<&Dependency> {
     let all = &inspection.dependencies;
     let first = all.partition_point(|edge| edge.stage < id);
     for edge in all[first..].iter().take_while(|edge| edge.stage == id) {
-        let known = |other: &&Dependency| other.kind == edge.kind && other.on == edge.on;
+        let known = |other: &Dependency| other.kind == edge.kind && other.on == edge.on;
         if !needs.iter().any(|other| known(other)) {
             needs.push(edge);
         }

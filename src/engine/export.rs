@@ -42,9 +42,8 @@ pub(super) fn export(
     let blobs = blobs(layers, tree)?;
     let config = config(plan, tree)?;
     let size = blobs.iter().map(|b| b.size).sum();
-    let image =
-        oci::image::assemble_annotated(config, blobs, request.annotations.clone())
-            .map_err(|e| Failure::of(FailureKind::Internal, &e))?;
+    let image = oci::image::assemble_annotated(config, blobs, request.annotations.clone())
+        .map_err(|e| Failure::of(FailureKind::Internal, &e))?;
     layers.store.put_blob(&image.config)?;
     layers.store.put_blob(&image.manifest)?;
     let mut places = Vec::new();

@@ -33,13 +33,21 @@ struct Piece {
 
 /// Directories that together show what `layers` (bottom first, none empty) show; top first.
 pub(super) fn directories(store: &Layers, layers: &[Digest]) -> Result<Vec<PathBuf>, Failure> {
-    pieces(layers).iter().rev().map(|piece| directory(store, piece)).collect()
+    pieces(layers)
+        .iter()
+        .rev()
+        .map(|piece| directory(store, piece))
+        .collect()
 }
 
 /// Runs begin at fixed places from the bottom, so that a higher stack has the same ones.
 fn pieces(layers: &[Digest]) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> =
-        layers.iter().map(|layer| Piece { layers: vec![*layer] }).collect();
+    let mut pieces: Vec<Piece> = layers
+        .iter()
+        .map(|layer| Piece {
+            layers: vec![*layer],
+        })
+        .collect();
     while pieces.len() > STACK_MAX {
         let whole = pieces.len() / RUN * RUN;
         let rest = pieces.split_off(whole);
@@ -76,7 +84,9 @@ fn write(store: &Layers, piece: &Piece, root: OwnedFd) -> Result<(), Failure> {
         let from = &roots[layer];
         match &entry.kind {
             Kind::File { .. } | Kind::HardLink { .. } => {
-                writer.link_from(&entry, from, &path.0).or_else(|_| copy(&mut writer, &entry, from))?;
+                writer
+                    .link_from(&entry, from, &path.0)
+                    .or_else(|_| copy(&mut writer, &entry, from))?;
             }
             _ => writer.write(&entry, &mut io::empty())?,
         }
@@ -86,11 +96,23 @@ fn write(store: &Layers, piece: &Piece, root: OwnedFd) -> Result<(), Failure> {
 
 /// Where a file has as many names as the file system allows.
 fn copy(writer: &mut DirWriter, entry: &Entry, from: &Arc<OwnedFd>) -> store::Result<()> {
-    let content = Content::Beneath { root: from.clone(), path: entry.path.clone() };
+    let content = Content::Beneath {
+        root: from.clone(),
+        path: entry.path.clone(),
+    };
     let path = String::from_utf8_lossy(&entry.path).into_owned();
     let mut reader = content.open().map_err(store::Error::io("read", path))?;
-    let kind = Kind::File { size: 0, hash: [0; 32] };
-    writer.write(&Entry { kind, ..entry.clone() }, &mut reader)
+    let kind = Kind::File {
+        size: 0,
+        hash: [0; 32],
+    };
+    writer.write(
+        &Entry {
+            kind,
+            ..entry.clone()
+        },
+        &mut reader,
+    )
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,12 +162,24 @@ fn put(merged: &mut Merged, entry: &Entry, layer: usize) {
         None => opaque,
     };
     let kind = Kind::Directory { opaque: hides };
-    merged.insert(key, (Entry { kind, ..entry.clone() }, layer));
+    merged.insert(
+        key,
+        (
+            Entry {
+                kind,
+                ..entry.clone()
+            },
+            layer,
+        ),
+    );
 }
 
 fn remove_below(merged: &mut Merged, key: &PathKey) {
     let prefix = [key.0.as_slice(), b"/"].concat();
-    let range = (std::ops::Bound::Excluded(key.clone()), std::ops::Bound::Unbounded);
+    let range = (
+        std::ops::Bound::Excluded(key.clone()),
+        std::ops::Bound::Unbounded,
+    );
     let below: Vec<PathKey> = merged
         .range(range)
         .map(|(path, _)| path.clone())
@@ -162,14 +196,25 @@ mod tests {
 
     fn entry(path: &str, kind: Kind) -> Entry {
         let path = path.as_bytes().to_vec();
-        Entry { path, kind, mode: 0o755, uid: 0, gid: 0, mtime: 0, xattrs: Vec::new() }
+        Entry {
+            path,
+            kind,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            xattrs: Vec::new(),
+        }
     }
 
     const DIR: Kind = Kind::Directory { opaque: false };
     const OPAQUE: Kind = Kind::Directory { opaque: true };
 
     fn file() -> Kind {
-        Kind::File { size: 1, hash: [0; 32] }
+        Kind::File {
+            size: 1,
+            hash: [0; 32],
+        }
     }
 
     fn merged(layers: &[&[(&str, Kind)]]) -> Vec<(String, Kind, usize)> {
@@ -179,13 +224,18 @@ mod tests {
         };
         let indexes: Vec<Arc<Index>> = layers.iter().map(index).collect();
         let text = |path: PathKey| String::from_utf8_lossy(&path.0).into_owned();
-        merge(&indexes).into_iter().map(|(p, (e, layer))| (text(p), e.kind, layer)).collect()
+        merge(&indexes)
+            .into_iter()
+            .map(|(p, (e, layer))| (text(p), e.kind, layer))
+            .collect()
     }
 
     #[test]
     fn a_whiteout_removes_what_the_run_has_and_stays_for_what_lies_below_it() {
-        let layers: [&[(&str, Kind)]; 2] =
-            [&[("d", DIR), ("d/f", file()), ("d-x", file())], &[("d", Kind::Whiteout)]];
+        let layers: [&[(&str, Kind)]; 2] = [
+            &[("d", DIR), ("d/f", file()), ("d-x", file())],
+            &[("d", Kind::Whiteout)],
+        ];
         let want = [("d".into(), Kind::Whiteout, 1), ("d-x".into(), file(), 0)];
         assert_eq!(merged(&layers), want);
     }
@@ -197,13 +247,17 @@ mod tests {
             &[("d", Kind::Whiteout)],
             &[("d", DIR), ("d/new", file())],
         ];
-        assert_eq!(merged(&layers), [("d".into(), OPAQUE, 2), ("d/new".into(), file(), 2)]);
+        assert_eq!(
+            merged(&layers),
+            [("d".into(), OPAQUE, 2), ("d/new".into(), file(), 2)]
+        );
     }
 
     #[test]
     fn stacks_stay_short_and_grow_at_the_top() {
-        let layers: Vec<Digest> =
-            (0..2000_u32).map(|i| Digest::of(&i.to_le_bytes())).collect();
+        let layers: Vec<Digest> = (0..2000_u32)
+            .map(|i| Digest::of(&i.to_le_bytes()))
+            .collect();
         for count in [1, 32, 33, 120, 300, 513, 2000] {
             let pieces = pieces(&layers[..count]);
             assert!(pieces.len() <= STACK_MAX, "{count}: {}", pieces.len());

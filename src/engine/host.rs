@@ -255,7 +255,11 @@ fn helpers() -> Vec<PathBuf> {
     let directories: Vec<PathBuf> = std::env::split_paths(&path).collect();
     ["newuidmap", "newgidmap"]
         .into_iter()
-        .flat_map(|name| directories.iter().map(move |directory| directory.join(name)))
+        .flat_map(|name| {
+            directories
+                .iter()
+                .map(move |directory| directory.join(name))
+        })
         .filter(|path| path.is_file())
         .collect()
 }

@@ -95,8 +95,11 @@ pub(crate) struct Layers {
     origins: Mutex<HashMap<Digest, Arc<dyn Origin>>>,
     indexes: Mutex<HashMap<Digest, Arc<Index>>>,
     descriptors: Mutex<HashMap<Digest, Arc<OwnedFd>>>,
-    turns: Mutex<HashMap<(Form, Digest), Arc<Mutex<()>>>>,
+    turns: Mutex<HashMap<(Form, Digest), Turn>>,
 }
+
+/// Held by whoever makes a form of a layer.
+type Turn = Arc<Mutex<()>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Form {
@@ -161,7 +164,7 @@ impl Layers {
     }
 
     /// Whoever holds the turn makes the form; the others then find it made.
-    fn turn(&self, form: Form, diff_id: &Digest) -> Arc<Mutex<()>> {
+    fn turn(&self, form: Form, diff_id: &Digest) -> Turn {
         lock(&self.turns)
             .entry((form, *diff_id))
             .or_default()
@@ -219,7 +222,10 @@ impl Layers {
 
     fn record_blob(&self, diff_id: &Digest, blob: &LayerBlob) -> Result<(), Failure> {
         let boot = self.store.boot_id().to_owned();
-        let record = BlobRecord { blob: blob.clone(), boot };
+        let record = BlobRecord {
+            blob: blob.clone(),
+            boot,
+        };
         let json = serde_json::to_vec(&record).map_err(|e| internal(e.to_string()))?;
         Ok(self.store.put_record(BLOBS, diff_id.as_bytes(), &json)?)
     }

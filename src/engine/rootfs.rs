@@ -268,8 +268,8 @@ pub(super) fn copy_of(engine: &Engine, tree: &Tree, path: &Path) -> Result<PathB
     let mut writer = DirWriter::new(open_directory(&outer)?, engine.layers.owners()?);
     let target = outer.join("source");
     if matches!(named.kind, Kind::File { .. }) {
-        let mut content = copying::open(&engine.layers, tree, &entry)
-            .map_err(store::Error::io("open", path))?;
+        let mut content =
+            copying::open(&engine.layers, tree, &entry).map_err(store::Error::io("open", path))?;
         writer.write(&named, &mut content)?;
         writer.finish()?;
         return Ok(target);

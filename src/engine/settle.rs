@@ -50,7 +50,11 @@ pub(super) fn settle(
     let mut kept = Vec::with_capacity(items.len());
     for item in items {
         if is_cache(&item.entry.path) && matches!(item.entry.kind, Kind::File { .. }) {
-            rustix::fs::unlinkat(&root, item.entry.path.as_slice(), rustix::fs::AtFlags::empty())?;
+            rustix::fs::unlinkat(
+                &root,
+                item.entry.path.as_slice(),
+                rustix::fs::AtFlags::empty(),
+            )?;
             continue;
         }
         // An older log is not of this step.
@@ -68,7 +72,10 @@ fn is_cache(path: &[u8]) -> bool {
 
 fn is_log(item: &Item) -> bool {
     let small = matches!(item.entry.kind, Kind::File { size, .. } if size <= LOG_MAX);
-    small && LOGS.iter().any(|directory| item.entry.path.starts_with(directory))
+    small
+        && LOGS
+            .iter()
+            .any(|directory| item.entry.path.starts_with(directory))
 }
 
 fn settle_log(root: &OwnedFd, item: &Item, clock: &StepClock) -> io::Result<()> {
@@ -86,8 +93,14 @@ fn settle_log(root: &OwnedFd, item: &Item, clock: &StepClock) -> io::Result<()> 
     )?;
     let file = std::fs::File::from(file);
     std::os::unix::fs::FileExt::write_all_at(&file, &text, 0)?;
-    let time = Timespec { tv_sec: item.entry.mtime, tv_nsec: 0 };
-    let times = Timestamps { last_access: time, last_modification: time };
+    let time = Timespec {
+        tv_sec: item.entry.mtime,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
     Ok(rustix::fs::futimens(&file, &times)?)
 }
 
@@ -121,16 +134,22 @@ struct Found {
 
 fn parse(text: &[u8]) -> Option<Found> {
     let date = text.get(..10)?;
-    let (year, month, day) =
-        (digits(date.get(..4)?)?, digits(date.get(5..7)?)?, digits(date.get(8..10)?)?);
+    let (year, month, day) = (
+        digits(date.get(..4)?)?,
+        digits(date.get(5..7)?)?,
+        digits(date.get(8..10)?)?,
+    );
     let gap = match text.get(10..)? {
         [b' ', b' ', ..] => 2,
         [b' ' | b'T', ..] => 1,
         _ => return None,
     };
     let time = text.get(10 + gap..18 + gap)?;
-    let (hour, minute, second) =
-        (digits(&time[..2])?, digits(&time[3..5])?, digits(&time[6..8])?);
+    let (hour, minute, second) = (
+        digits(&time[..2])?,
+        digits(&time[3..5])?,
+        digits(&time[6..8])?,
+    );
     let separated = date[4] == b'-' && date[7] == b'-' && time[2] == b':' && time[5] == b':';
     let possible = (1..=12).contains(&month)
         && (1..=31).contains(&day)
@@ -140,7 +159,10 @@ fn parse(text: &[u8]) -> Option<Found> {
     if !separated || !possible {
         return None;
     }
-    Some(Found { seconds: civil_seconds(year, month, day, hour, minute, second), gap })
+    Some(Found {
+        seconds: civil_seconds(year, month, day, hour, minute, second),
+        gap,
+    })
 }
 
 /// Whether a time of day, in whatever time zone, lies within the step. Zones differ from UTC by
@@ -158,8 +180,11 @@ mod tests {
     use super::*;
 
     /// 2026-11-20 05:55:00 to 05:56:00 UTC.
-    const CLOCK: StepClock =
-        StepClock { start: (1_795_154_100, 0), end: (1_795_154_160, 0), epoch: 315_619_200 };
+    const CLOCK: StepClock = StepClock {
+        start: (1_795_154_100, 0),
+        end: (1_795_154_160, 0),
+        epoch: 315_619_200,
+    };
 
     fn settled(text: &str) -> String {
         let mut bytes = text.as_bytes().to_vec();
@@ -170,10 +195,19 @@ mod tests {
     #[test]
     fn times_of_the_step_become_the_epoch_whatever_their_zone() {
         for (text, want) in [
-            ("2026-11-20 05:55:20 install a", "1980-01-02 00:00:00 install a"),
-            ("Start-Date: 2026-11-20  05:55:20\n", "Start-Date: 1980-01-02  00:00:00\n"),
+            (
+                "2026-11-20 05:55:20 install a",
+                "1980-01-02 00:00:00 install a",
+            ),
+            (
+                "Start-Date: 2026-11-20  05:55:20\n",
+                "Start-Date: 1980-01-02  00:00:00\n",
+            ),
             ("2026-11-20T07:55:20+02:00", "1980-01-02T00:00:00+02:00"),
-            ("x 2026-11-20 05:55:59 y 2026-11-20 05:55:01", "x 1980-01-02 00:00:00 y 1980-01-02 00:00:00"),
+            (
+                "x 2026-11-20 05:55:59 y 2026-11-20 05:55:01",
+                "x 1980-01-02 00:00:00 y 1980-01-02 00:00:00",
+            ),
         ] {
             assert_eq!(settled(text), want);
         }

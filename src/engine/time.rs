@@ -17,8 +17,11 @@ pub(super) fn civil_seconds(
     minute: i64,
     second: i64,
 ) -> i64 {
-    let (year, month_from_march) =
-        if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (year, month_from_march) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
     let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
@@ -30,7 +33,8 @@ pub(super) fn civil_seconds(
 /// The number that ASCII digits, and nothing else, spell.
 pub(super) fn digits(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0, |number: i64, byte| {
-        byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'))
+        byte.is_ascii_digit()
+            .then(|| number * 10 + i64::from(byte - b'0'))
     })
 }
 
@@ -73,7 +77,10 @@ mod tests {
             let part = |range: std::ops::Range<usize>| digits(&text.as_bytes()[range]).unwrap();
             let (year, month, day) = (part(0..4), part(5..7), part(8..10));
             let (hour, minute, second) = (part(11..13), part(14..16), part(17..19));
-            assert_eq!(civil_seconds(year, month, day, hour, minute, second), seconds);
+            assert_eq!(
+                civil_seconds(year, month, day, hour, minute, second),
+                seconds
+            );
         }
     }
 }

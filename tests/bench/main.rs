@@ -5,7 +5,11 @@
 //! Every build goes to a fresh store: nothing is deleted between measurements, as that slows
 //! some file systems down for a minute.
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for people to run")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program for people to run"
+)]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -24,7 +28,10 @@ fn main() {
         return;
     }
     let scratch = tempfile::tempdir().unwrap().keep();
-    let bench = Bench { base: base(&scratch), scratch };
+    let bench = Bench {
+        base: base(&scratch),
+        scratch,
+    };
     bench.steps();
     bench.unchanged();
     bench.copy();
@@ -118,8 +125,10 @@ impl Bench {
                 text
             })
         };
-        let (one, many) =
-            (self.context("one", &dockerfile(1)), self.context("many", &dockerfile(STEPS + 1)));
+        let (one, many) = (
+            self.context("one", &dockerfile(1)),
+            self.context("many", &dockerfile(STEPS + 1)),
+        );
         let has_bwrap = Command::new("bwrap").arg("--version").output().is_ok();
         let (mut steps, mut baseline) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
@@ -161,8 +170,13 @@ impl Bench {
 
     fn unchanged(&self) {
         let context = self.scratch.join("many");
-        let times = (0..ROUNDS).map(|_| self.build(&context, "many-0")).collect();
-        println!("{STEPS} steps, nothing changed: {:.1} ms", milliseconds(median(times)));
+        let times = (0..ROUNDS)
+            .map(|_| self.build(&context, "many-0"))
+            .collect();
+        println!(
+            "{STEPS} steps, nothing changed: {:.1} ms",
+            milliseconds(median(times))
+        );
     }
 
     /// A context of many small files against `tar | sha256sum`.
@@ -173,7 +187,11 @@ impl Bench {
             fs::create_dir_all(&path).unwrap();
             for file in 0..100 {
                 let line = format!("{directory} {file} some text\n");
-                fs::write(path.join(format!("f{file}")), line.repeat(2048 / line.len())).unwrap();
+                fs::write(
+                    path.join(format!("f{file}")),
+                    line.repeat(2048 / line.len()),
+                )
+                .unwrap();
             }
         }
         let baseline = || {
@@ -190,8 +208,14 @@ impl Bench {
             cold.push(self.build(&context, &store));
             warm.push(self.build(&context, &store));
         }
-        println!("COPY of {FILES} files: {:.0} ms", milliseconds(median(cold)));
+        println!(
+            "COPY of {FILES} files: {:.0} ms",
+            milliseconds(median(cold))
+        );
         println!("  tar -c | sha256sum: {:.0} ms", milliseconds(median(tar)));
-        println!("  again, nothing changed: {:.0} ms", milliseconds(median(warm)));
+        println!(
+            "  again, nothing changed: {:.0} ms",
+            milliseconds(median(warm))
+        );
     }
 }

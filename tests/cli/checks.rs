@@ -102,7 +102,10 @@ fn check_looks_at_all_stages_unless_told_which() {
     env.dockerfile("FROM scratch AS a\nWORKDIR x\nFROM scratch AS b\nCMD x\n");
     let rules = |flags: &[&str]| -> Vec<String> {
         let said = ask(&env, &[&["--call=check,format=json"], flags].concat());
-        let names = json(&said)["warnings"].as_array().cloned().unwrap_or_default();
+        let names = json(&said)["warnings"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         let name = |warning: &Value| warning["ruleName"].as_str().unwrap().to_owned();
         names.iter().map(name).collect()
     };
@@ -136,7 +139,10 @@ fn check_as_json_is_that_of_buildx() {
     let said = ask(&env, &["--call=check,format=json"]).failure(1);
     let error = &json(&said)["buildError"];
     assert_eq!(error["location"]["ranges"], json!([line(2)]));
-    assert!(error["message"].as_str().unwrap().contains("RUNN"), "{error}");
+    assert!(
+        error["message"].as_str().unwrap().contains("RUNN"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -147,7 +153,10 @@ fn targets_and_outline_as_buildx_prints_them() {
          ARG VERSION\nFROM base\nARG TOP\nRUN --mount=type=secret,id=key,required true\n",
     );
     let targets = ask(&env, &["--call=targets"]).success();
-    assert_eq!(targets.stdout, "TARGET    DESCRIPTION\nbase      has the tools\n(default) \n");
+    assert_eq!(
+        targets.stdout,
+        "TARGET    DESCRIPTION\nbase      has the tools\n(default) \n"
+    );
     let outline = ask(&env, &["--call=outline"]).success();
     let want = "\
 BUILD ARG   VALUE   DESCRIPTION
@@ -182,7 +191,10 @@ fn inspect_says_what_a_file_needs() {
     let report = json(&inspect(&env, &["--format", "json"]).success());
     assert_eq!(report["ok"], true);
     assert_eq!(report["needed_stages"], json!([0, 2]));
-    assert_eq!(report["needed_images"], json!(["docker.io/library/alpine:3"]));
+    assert_eq!(
+        report["needed_images"],
+        json!(["docker.io/library/alpine:3"])
+    );
     assert_eq!(report["warnings"][0]["rule"], "MaintainerDeprecated");
     assert_eq!(report["warnings"][0]["lines"], json!([6]));
     let text = inspect(&env, &[]).success().stdout;
@@ -217,7 +229,12 @@ fn inspect_tells_every_error_with_its_place_and_succeeds() {
 fn annotations_are_in_the_manifest_or_its_descriptor() {
     let env = Env::bare();
     env.dockerfile("FROM scratch\n");
-    let flags = ["--annotation", "a=1", "--annotation", "manifest-descriptor:b=2"];
+    let flags = [
+        "--annotation",
+        "a=1",
+        "--annotation",
+        "manifest-descriptor:b=2",
+    ];
     env.build(&flags).success();
     assert_eq!(env.image().manifest["annotations"], json!({"a": "1"}));
     let index = std::fs::read_to_string(env.path("out/index.json")).unwrap();

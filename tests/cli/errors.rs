@@ -87,7 +87,11 @@ fn what_lowering_finds_is_shown_in_its_place_with_advice() {
         ),
     ] {
         env.dockerfile(text);
-        env.build(&[]).failure(3).says(place).says(message).says(advice);
+        env.build(&[])
+            .failure(3)
+            .says(place)
+            .says(message)
+            .says(advice);
     }
     env.dockerfile("FROM scratch AS builder\nFROM scratch AS final\n");
     env.build(&["--target", "bulider"])

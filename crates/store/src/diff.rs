@@ -206,12 +206,12 @@ fn promote_links(mut items: Vec<Item>, first_names: &HashMap<Vec<u8>, Kind>) -> 
             continue;
         };
         if present.contains(target) {
-            item.content = Content::None;
+            item.become_link();
         } else if let Some(first) = new_first.get(target) {
             item.entry.kind = Kind::HardLink {
                 target: first.clone(),
             };
-            item.content = Content::None;
+            item.become_link();
         } else if let Some(kind) = first_names.get(target) {
             new_first.insert(target.clone(), item.entry.path.clone());
             item.entry.kind = kind.clone();

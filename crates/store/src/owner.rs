@@ -232,6 +232,9 @@ mod tests {
             ("l", (0, 0)),
             ("r", (0, 0)),
         ];
-        assert_eq!(found, expected.map(|(path, owner)| (path.to_owned(), owner)));
+        assert_eq!(
+            found,
+            expected.map(|(path, owner)| (path.to_owned(), owner))
+        );
     }
 }

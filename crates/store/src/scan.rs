@@ -168,7 +168,7 @@ fn item(
         }
     };
     let xattrs = match kind {
-        Kind::File { .. } => capability(path)?,
+        Kind::File { .. } | Kind::HardLink { .. } => capability(path)?,
         _ => Vec::new(),
     };
     let (uid, gid) = owners

@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 pub use error::{ExpandError, ExpandErrorKind};
 use lexer::{Lexer, Mode};
 
-/// How much longer than the word its expansion may be, in bytes. `ENV a=$a$a` doubles with every line; the kernel takes no
-/// variable over 128 KiB (`MAX_ARG_STRLEN`), a label may hold a little more.
+/// How much longer than the word its expansion may be, in bytes. `ENV a=$a$a` doubles with every
+/// line; the kernel takes no variable over 128 KiB (`MAX_ARG_STRLEN`), a label may hold a little
+/// more.
 pub const MAX_EXPANDED: usize = 1 << 20;
 
 /// The same for the body of a heredoc.

@@ -1,9 +1,10 @@
 //! One entry as tar bytes: the canonical form.
 //!
 //! The bytes are those Go's archive/tar writes for `Format: tar.FormatPAX`, which is what
-//! containerd and BuildKit produce (rule L02; `testdata/tar/go.tar.gz`): a ustar header, preceded by an extended header only
-//! when a value does not fit (a name longer than 100 bytes or not ASCII, an id above 2097151, a
-//! size of 8 GiB or more, a time before 1970) or when there are extended attributes.
+//! containerd and BuildKit produce (rule L02; `testdata/tar/go.tar.gz`): a ustar header, preceded
+//! by an extended header only when a value does not fit (a name longer than 100 bytes or not ASCII,
+//! an id above 2097151, a size of 8 GiB or more, a time before 1970) or when there are extended
+//! attributes.
 
 use store::tree::{Entry, Kind};
 use tar::{EntryType, Header};

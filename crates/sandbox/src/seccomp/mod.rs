@@ -1,9 +1,10 @@
 //! The seccomp filter of a step: Docker's default profile as a deny list (rule R32).
 //!
 //! The filter is a classic BPF program over `struct seccomp_data`. It has one block for the
-//! machine's own calls and one for its 32-bit calls, which have other numbers; x32 calls, which
-//! are x86-64 calls with a high bit set, do not exist as far as a step can see. No rule can look behind a pointer, so `clone3` answers
-//! `ENOSYS` and the C library falls back to `clone`, whose flags are in a register.
+//! machine's own calls and one for its 32-bit calls, which have other numbers; x32 calls, which are
+//! x86-64 calls with a high bit set, do not exist as far as a step can see. No rule can look behind
+//! a pointer, so `clone3` answers `ENOSYS` and the C library falls back to `clone`, whose flags are
+//! in a register.
 
 mod denied;
 
