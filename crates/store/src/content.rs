@@ -25,6 +25,12 @@ impl Item {
             self.content = Content::None;
         }
     }
+
+    /// For further names of a file, of which only the first has bytes and attributes in a layer.
+    pub(crate) fn become_link(&mut self) {
+        self.content = Content::None;
+        self.entry.xattrs.clear();
+    }
 }
 
 #[derive(Debug, Clone)]

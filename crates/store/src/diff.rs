@@ -399,6 +399,33 @@ mod tests {
     }
 
     #[test]
+    fn l11_l12_a_link_to_an_unchanged_file_carries_its_capability() {
+        let with_capability = |mut item: Item| {
+            let capability = crate::scan::CAPABILITY.as_bytes().to_vec();
+            item.entry.xattrs = vec![(capability, vec![1])];
+            item
+        };
+        let mut lower = below(&[("a", stored(), 1)]);
+        let old = with_capability(item("a", stored(), 1)).entry;
+        lower.0.insert(b"a".to_vec(), old);
+        let link = Kind::HardLink {
+            target: b"a".to_vec(),
+        };
+        let items = [
+            item("a", file(), 1),
+            item("b", link.clone(), 1),
+            item("c", link, 1),
+        ];
+        let items = items.map(with_capability).to_vec();
+        let got = changes(items, &lower).expect("content is in memory");
+        let facts: Vec<_> = got
+            .iter()
+            .map(|i| (i.entry.path.as_slice(), i.entry.xattrs.len()))
+            .collect();
+        assert_eq!(facts, [(&b"b"[..], 1), (&b"c"[..], 0)]);
+    }
+
+    #[test]
     fn l11_a_new_name_that_sorts_first_does_not_bring_the_old_one_along() {
         let lower = below(&[("b", stored(), 1)]);
         let link = || Kind::HardLink {
