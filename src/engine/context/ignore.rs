@@ -1,9 +1,9 @@
 //! The ignore file of a context.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use dockerfile::ignore::{IgnoreError, Patterns};
+use dockerfile::ignore::{IgnoreError, Match, ParentMatches, Patterns};
 
 use crate::engine::copy::{IgnoreRule, TreeError};
 
@@ -27,6 +27,8 @@ pub struct PatternError {
 pub(super) struct Ignore {
     file: String,
     patterns: Patterns,
+    /// Directories: what their entries need to know of them.
+    parents: Mutex<HashMap<String, Arc<ParentMatches>>>,
     /// Ignored directories: whether something in them is not.
     returned: Mutex<HashMap<Vec<u8>, bool>>,
 }
@@ -38,6 +40,7 @@ impl Ignore {
             Ok(patterns) => Ok(Self {
                 file: name,
                 patterns,
+                parents: Mutex::default(),
                 returned: Mutex::default(),
             }),
             Err(source) => Err(PatternError { file: name, source }),
@@ -47,11 +50,24 @@ impl Ignore {
     /// Whether a rule for `path` or a directory above it has the last word and no `!` (rules
     /// I04, I05). The root is never ignored (rule I08).
     pub(super) fn matches(&self, path: &[u8]) -> bool {
-        !path.is_empty()
-            && self
-                .patterns
-                .matches_alone(&String::from_utf8_lossy(path))
-                .matched
+        !path.is_empty() && self.result(&String::from_utf8_lossy(path)).matched
+    }
+
+    /// As in a walk from the root, which BuildKit does: a `!` rule that found nothing to take back
+    /// at a directory does not count for the directory's entries.
+    fn result(&self, path: &str) -> Match {
+        let known = || self.parents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parent = Arc::new(self.patterns.root());
+        for (end, _) in path.match_indices('/') {
+            let directory = &path[..end];
+            let found = known().get(directory).cloned();
+            parent = found.unwrap_or_else(|| {
+                let made = Arc::new(self.patterns.matches(directory, &parent).for_entries);
+                known().insert(directory.to_owned(), Arc::clone(&made));
+                made
+            });
+        }
+        self.patterns.matches(path, &parent)
     }
 
     /// Whether a `!` rule may bring back something below an ignored directory.
@@ -79,7 +95,7 @@ impl Ignore {
 
     /// The rule that hides `path`.
     pub(super) fn rule(&self, path: &[u8]) -> Option<IgnoreRule> {
-        let found = self.patterns.matches_alone(&String::from_utf8_lossy(path));
+        let found = self.result(&String::from_utf8_lossy(path));
         let rule = self
             .patterns
             .rules()

@@ -90,6 +90,8 @@ fn i04_i05_i08_ignore_rules() {
         ),
         ("*\n!d\nd/e", &["d/", "d/a.txt", "d/b.md"]),
         ("*\n!**/b.md", &["b.md", "d/", "d/b.md"]),
+        // Nothing to take back at `d`, so the `!` is no rule for what is in it.
+        ("d/e\n!d\nx", &["a.txt", "b.md", "d/", "d/a.txt", "d/b.md"]),
     ];
     for (ignore, want) in table {
         assert_eq!(listing(&open(root, ignore), b""), *want, "{ignore:?}");
