@@ -280,9 +280,8 @@ impl Engine {
             Op::Run(run) => {
                 let mut key = KeyBuilder::new(&node.op);
                 key.part(b"content").part(&base.digest());
-                // What cannot be found is told by the step itself.
-                let parts = self.mount_parts(&mut key, run, inputs, By::Content);
-                Ok(parts.ok().map(|()| key.finish()))
+                self.mount_parts(&mut key, run, inputs, By::Content)?;
+                Ok(Some(key.finish()))
             }
             _ => Ok(None),
         }

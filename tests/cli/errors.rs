@@ -124,6 +124,21 @@ fn c19_a_missing_source_is_named_with_the_rule_that_hides_it() {
 }
 
 #[test]
+fn c19_a_missing_source_of_a_mount_is_named() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM busybox AS a\nFROM busybox\nRUN --mount=from=a,source=/ect,target=/x true\n",
+    );
+    env.build(&[])
+        .failure(1)
+        .says("\"/ect\" not found in the stage or image")
+        .says("--> Dockerfile:3:1");
+}
+
+#[test]
 fn what_is_not_implemented_is_refused_by_name() {
     let env = Env::bare();
     env.dockerfile("FROM scratch\n");
