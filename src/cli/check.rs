@@ -48,6 +48,7 @@ fn text(examination: &Examination<'_>, lint: &Lint) -> String {
         (count, _) => format!("Check complete, {count} warnings have been found!\n"),
     };
     let source = &examination.dockerfile.source;
+    let lines: Vec<&str> = source.text.split('\n').collect();
     let mut warnings: Vec<&Diagnostic> = lint.warnings.iter().collect();
     warnings.sort_by_key(|warning| warning.lines.first);
     for warning in warnings {
@@ -57,7 +58,7 @@ fn text(examination: &Examination<'_>, lint: &Lint) -> String {
             text.push_str(&format!(" - {page}"));
         }
         let LineRange { first, last } = warning.lines;
-        let excerpt = report::excerpt(&source.name, &source.text, (first, last));
+        let excerpt = report::excerpt(&source.name, &lines, (first, last));
         text.push_str(&format!("\n{}\n{excerpt}\n", warning.message));
         if let Some(help) = &warning.help {
             text.push_str(&format!("help: {help}\n"));

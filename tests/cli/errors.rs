@@ -94,6 +94,13 @@ fn what_lowering_finds_is_shown_in_its_place_with_advice() {
             .says(advice);
     }
     env.dockerfile("FROM scratch AS builder\nFROM scratch AS final\n");
+    env.dockerfile("FROM scratch AS builder\nFROM scratch AS final\n");
+    env.dockerfile("FROM scratch AS builder\nFROM scratch\nCOPY --from=docz a /\n");
+    let docs = format!("docs=oci-layout://{}", env.path("none").display());
+    env.build(&["--build-context", &docs])
+        .failure(5)
+        .says("did you mean docs?");
+    env.dockerfile("FROM scratch AS builder\nFROM scratch AS final\n");
     env.build(&["--target", "bulider"])
         .failure(3)
         .says("did you mean builder?");

@@ -6,6 +6,7 @@ use std::path::Path;
 use dockerfile::{Parsed, Source};
 use layercake_graph::facts::{Facts, Platform, Selection};
 use layercake_graph::inspect::inspect;
+use layercake_graph::lower::needs;
 use layercake_graph::outline;
 use serde_json::json;
 
@@ -165,4 +166,25 @@ fn any_text_gets_a_verdict() {
         good > 400,
         "only {good} texts were good, so little was lowered"
     );
+}
+
+#[test]
+fn images_that_may_be_misspelt_stages_or_contexts_are_told_apart() {
+    let parsed = parse(
+        "FROM scratch AS builder\nFROM scratch\nCOPY --from=biulder /a /\n\
+         COPY --from=docz /a /\nCOPY --from=something /a /\n",
+    );
+    let selection = Selection {
+        contexts: [("docs".to_owned(), false)].into(),
+        ..selection()
+    };
+    let needs = needs(&parsed.file, &selection, &Facts::default()).unwrap();
+    let near = |name: &str| {
+        let mut images = needs.images.values();
+        let need = images.find(|need| need.reference == name);
+        need.unwrap().did_you_mean.as_deref()
+    };
+    assert_eq!(near("biulder"), Some("builder"));
+    assert_eq!(near("docz"), Some("docs"));
+    assert_eq!(near("something"), None);
 }

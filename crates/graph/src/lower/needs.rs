@@ -130,7 +130,7 @@ impl<'f> Resolved<'_, 'f> {
         match facts.images.get(&key) {
             Some(fact) => self.roots[id] = Some(Root::Image { need, fact }),
             None => {
-                let did_you_mean = || self.stages.mistyped(text).map(str::to_owned);
+                let did_you_mean = || self.stages.mistyped(text, build).map(str::to_owned);
                 let entry = self.needs.images.entry(key);
                 entry.or_insert_with(|| ImageNeed {
                     did_you_mean: did_you_mean(),

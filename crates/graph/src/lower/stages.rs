@@ -371,11 +371,13 @@ impl<'a> Stages<'a> {
             .collect()
     }
 
-    /// A stage whose name is so near to that of an image that it may have been meant.
-    pub(crate) fn mistyped(&self, image: &str) -> Option<&str> {
+    /// A stage or named context whose name is so near to that of an image that it may have been
+    /// meant.
+    pub(crate) fn mistyped<'s>(&'s self, image: &str, build: &'s Build<'_>) -> Option<&'s str> {
         let name = image.split([':', '@']).next().unwrap_or_default();
         let names = self.by_name.keys().map(String::as_str);
-        nearest(name, sorted(names).chain(COMMON_IMAGES))
+        let contexts = build.selection.contexts.keys().map(String::as_str);
+        nearest(name, sorted(names.chain(contexts)).chain(COMMON_IMAGES))
     }
 
     /// The target and all it needs (rule S06), or all stages and what they need.
