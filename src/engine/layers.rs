@@ -305,13 +305,16 @@ impl Layers {
 
     /// Directories of a stack for an overlay: top first, without empty layers (they add nothing)
     /// and without a second occurrence below (hidden wholly by the first; overlayfs refuses it
-    /// with ELOOP).
+    /// with ELOOP). An empty directory when that leaves none (rule S12): overlayfs wants one.
     pub(crate) fn lowers(&self, tree: &Tree) -> Result<Vec<PathBuf>, Failure> {
         let mut wanted: Vec<Digest> = Vec::new();
         for layer in tree.layers.iter().rev() {
             if !wanted.contains(layer) && !self.index(layer)?.is_empty() {
                 wanted.push(*layer);
             }
+        }
+        if wanted.is_empty() {
+            return Ok(vec![self.store.layer_draft()?.files()]);
         }
         let missing: Vec<&Digest> = wanted
             .iter()

@@ -129,10 +129,7 @@ fn bind(
         let read_only = !writable;
         return Ok(Kind::Bind { source, read_only });
     }
-    let mut lowers = engine.layers.lowers(&tree)?;
-    if lowers.is_empty() {
-        lowers.push(engine.layers.store.layer_draft()?.files());
-    }
+    let lowers = engine.layers.lowers(&tree)?;
     if !writable {
         return Ok(Kind::Lowers { lowers, subpath });
     }

@@ -431,3 +431,21 @@ fn w13_an_empty_home_is_none() {
     );
     env.build(&[]).success();
 }
+
+#[test]
+fn s12_steps_run_on_scratch_with_what_is_mounted() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM scratch\nRUN --mount=from=busybox,source=/bin,target=/bin echo made > /x\n",
+    );
+    env.build(&[]).success();
+    let image = env.image();
+    assert_eq!(image.text("x"), "made\n");
+    assert!(!image.has("bin"));
+    env.dockerfile("FROM scratch\nRUN true\n");
+    let said = env.build(&[]).failure(1);
+    assert!(said.stderr.contains("/bin/sh"), "{}", said.stderr);
+}
