@@ -245,3 +245,112 @@ fn with_the_limits_of_docker_the_image_is_the_same() {
     let said = said.says("isolation chroot (");
     assert_eq!(said.digest(), expected.digest());
 }
+
+/// Podman's own filter without what Docker's refuses as well: namespaces and mounts.
+fn filter_like_docker(path: &std::path::Path) -> Option<()> {
+    const REFUSED: [&str; 15] = [
+        "unshare",
+        "setns",
+        "mount",
+        "umount",
+        "umount2",
+        "pivot_root",
+        "open_tree",
+        "move_mount",
+        "fsopen",
+        "fsconfig",
+        "fsmount",
+        "fspick",
+        "mount_setattr",
+        "clone",
+        "clone3",
+    ];
+    let text = std::fs::read("/usr/share/containers/seccomp.json").ok()?;
+    let mut profile: Value = serde_json::from_slice(&text).ok()?;
+    let rules = profile["syscalls"].as_array_mut()?;
+    for rule in rules.iter_mut() {
+        let names = rule["names"].as_array_mut()?;
+        names.retain(|name| !REFUSED.iter().any(|refused| name == refused));
+    }
+    rules.retain(|rule| {
+        rule["names"]
+            .as_array()
+            .is_some_and(|names| !names.is_empty())
+    });
+    // The flags of new namespaces, as in Docker's profile.
+    rules.push(serde_json::json!({
+        "names": ["clone"], "action": "SCMP_ACT_ALLOW",
+        "args": [{"index": 0, "value": 0x7e02_0000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}],
+    }));
+    rules.push(serde_json::json!({
+        "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38,
+    }));
+    std::fs::write(path, profile.to_string()).ok()
+}
+
+/// `podman run` of the base image with the context, the program and the base at fixed places.
+fn podman(env: &Env, image: &str, flags: &[&str], script: &str) -> std::process::Output {
+    let base = std::fs::read_to_string(env.path("base-path")).unwrap();
+    let mut command = Command::new("podman");
+    command.args(["run", "--rm", "--network=host", "--cgroups=disabled"]);
+    command.arg("--ulimit=nofile=1024:1024");
+    command.args(["--ulimit=nproc=4096:4096", "-e", "LAYERCAKE_ROOT=/store"]);
+    for (from, to) in [
+        (program(), "/layercake"),
+        (env.context(), "/context"),
+        (base.into(), "/base"),
+    ] {
+        command.arg(format!("-v={}:{to}:ro", from.display()));
+    }
+    let command = command.args(flags).args([image, "/bin/sh", "-c", script]);
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn in_a_real_container_the_image_is_the_same() {
+    let env = Env::bare();
+    let filter = env.path("filter.json");
+    let is_there = is_root() && can_run() && filter_like_docker(&filter).is_some();
+    if !is_there || Command::new("podman").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: needs root, podman and its default filter");
+        return;
+    }
+    let env = Env::new();
+    env.dockerfile(
+        "FROM busybox\nRUN mkdir /d && echo x > /d/x && chown -R app:app /d\nRUN rm /d/x\n\
+         RUN --mount=type=cache,target=/c echo y > /c/y && cp /c/y /y\n",
+    );
+    let base = std::fs::read_to_string(env.path("base-path")).unwrap();
+    // Podman makes the image's name of the path, which must be in lower case.
+    let link = std::env::temp_dir().join(format!("layercake-podman-{}", std::process::id()));
+    std::os::unix::fs::symlink(&base, &link).unwrap();
+    let source = format!("oci:{}", link.display());
+    let pulled = Command::new("podman")
+        .args(["pull", "-q", &source])
+        .output();
+    std::fs::remove_file(&link).unwrap();
+    let pulled = String::from_utf8(pulled.unwrap().stdout).unwrap();
+    let image = pulled.trim();
+    let first = podman(&env, image, &[], "true");
+    if !first.status.success() {
+        let _ = Command::new("podman").args(["rmi", image]).output();
+        eprintln!("SKIPPED: {}", String::from_utf8_lossy(&first.stderr));
+        return;
+    }
+    let expected = env.build(&["--quiet"]).success();
+    let filter = format!("--security-opt=seccomp={}", filter.display());
+    let like_docker = [&filter, "--cap-add=MKNOD,NET_RAW,AUDIT_WRITE"];
+    let cases: [(&[&str], &str); 3] = [
+        (&like_docker, "isolation chroot ("),
+        (&["--security-opt=unmask=ALL"], "isolation userns ("),
+        (&["--privileged"], "isolation root ("),
+    ];
+    for (flags, rung) in cases {
+        let script = "/layercake build -q -v --build-context busybox=oci-layout:///base \
+                      --output type=oci,dest=/out,tar=false /context";
+        let said = env.said(podman(&env, image, flags, script));
+        let said = said.success().says(rung);
+        assert_eq!(said.digest(), expected.digest(), "{flags:?}");
+    }
+    let _ = Command::new("podman").args(["rmi", image]).output();
+}
