@@ -114,14 +114,14 @@ impl Tree {
         }
     }
 
-    /// Records that a mount will be attached at `place`. With `surface`, a descriptor of its
-    /// top directory, things made in it for the step are removed again.
-    pub(crate) fn mount(&mut self, place: &Place, view: View, surface: Option<OwnedFd>) {
-        let surface = surface.map(|directory| self.stubs.add_surface(directory, false));
+    /// Records that a mount will be attached at `place`. What is made in it for the step stays
+    /// there, as in BuildKit: it is in no layer, and another step that shares the directory may
+    /// be about to mount something in the same place (rule R23).
+    pub(crate) fn mount(&mut self, place: &Place, view: View) {
         self.mounts.push(Mounted {
             at: place.path.clone(),
             view,
-            surface,
+            surface: None,
         });
     }
 
@@ -266,18 +266,25 @@ impl Tree {
             self.stubs
                 .will_make(surface, relative, make, parent.as_fd())?;
         }
-        match make {
+        let made = match make {
             Make::Directory => {
-                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(DIRECTORY_MODE))?;
+                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(DIRECTORY_MODE))
+            }
+            Make::File => {
+                let mode = Mode::from_raw_mode(FILE_MODE);
+                rustix::fs::mknodat(&parent, name, FileType::RegularFile, mode, 0)
+            }
+        };
+        match (made, make) {
+            // Another step was faster in a directory that both have mounted.
+            (Err(Errno::EXIST), _) => kind_of(parent.as_fd(), name),
+            (Err(errno), _) => Err(errno),
+            (Ok(()), Make::File) => Ok(FileType::RegularFile),
+            (Ok(()), Make::Directory) => {
                 // Whatever the umask of the caller is: other users have to pass.
                 let mode = Mode::from_raw_mode(DIRECTORY_MODE);
                 rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())?;
                 Ok(FileType::Directory)
-            }
-            Make::File => {
-                let mode = Mode::from_raw_mode(FILE_MODE);
-                rustix::fs::mknodat(&parent, name, FileType::RegularFile, mode, 0)?;
-                Ok(FileType::RegularFile)
             }
         }
     }
@@ -354,7 +361,7 @@ mod tests {
         }
 
         fn mount(&mut self, at: &str, view: View) {
-            self.tree.mount(&Place { path: at.into() }, view, None);
+            self.tree.mount(&Place { path: at.into() }, view);
         }
 
         fn path(&self, name: &str) -> PathBuf {

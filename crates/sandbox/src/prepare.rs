@@ -142,21 +142,21 @@ fn place_all(
     wholes: &mut Vec<OwnedFd>,
 ) -> Result<Placed, Error> {
     let proc = mount_point(tree, Path::new("/proc"), Make::Directory)?;
-    tree.mount(&proc, View::Opaque, None);
+    tree.mount(&proc, View::Opaque);
     let sysfs = mount_point(tree, Path::new("/sys"), Make::Directory)?;
-    tree.mount(&sysfs, View::Opaque, None);
+    tree.mount(&sysfs, View::Opaque);
     let dev = mount_point(tree, Path::new("/dev"), Make::Directory)?;
-    tree.mount(&dev, View::Directory(duplicate(&devices.dev)?), None);
+    tree.mount(&dev, View::Directory(duplicate(&devices.dev)?));
     for name in ["pts", "mqueue"] {
         let place = Place {
             path: dev.path.join(name),
         };
-        tree.mount(&place, View::Opaque, None);
+        tree.mount(&place, View::Opaque);
     }
     let shm = Place {
         path: dev.path.join("shm"),
     };
-    tree.mount(&shm, View::Directory(duplicate(&devices.shm)?), None);
+    tree.mount(&shm, View::Directory(duplicate(&devices.shm)?));
 
     let ordered = in_order(&spec.mounts);
     let sources = Sources::new(&ordered, spec.emulation.as_ref())?;
@@ -179,11 +179,7 @@ fn place_all(
         } else {
             View::File
         };
-        let surface = source
-            .is_durable
-            .then(|| duplicate(&source.fd))
-            .transpose()?;
-        tree.mount(&place, view, surface);
+        tree.mount(&place, view);
         mounts.push((place.c_path(), source));
     }
     wholes.extend(sources.programs.into_iter().chain(sources.data));

@@ -19,8 +19,6 @@ pub(crate) struct Source {
     pub(crate) fd: OwnedFd,
     pub(crate) shown: Shown,
     pub(crate) is_directory: bool,
-    /// Things made below it outlive the step, so they are to be removed.
-    pub(crate) is_durable: bool,
 }
 
 /// What the descriptor of a source is open on.
@@ -141,7 +139,6 @@ fn file(files: &Option<OwnedFd>, index: usize, target: &Path) -> Result<Source, 
         fd,
         shown: Shown::File,
         is_directory: false,
-        is_durable: false,
     })
 }
 
@@ -210,7 +207,6 @@ fn bind(source: &Path, read_only: bool, privileges: Privileges) -> Result<Source
         fd,
         shown: Shown::Whole,
         is_directory,
-        is_durable: is_directory && !read_only,
     })
 }
 
@@ -223,7 +219,6 @@ fn part(whole: OwnedFd, subpath: &Path, wholes: &mut Vec<OwnedFd>) -> Result<Sou
             fd: whole,
             shown: Shown::Whole,
             is_directory: true,
-            is_durable: false,
         });
     }
     let failed = |errno: Errno| {
@@ -242,7 +237,6 @@ fn part(whole: OwnedFd, subpath: &Path, wholes: &mut Vec<OwnedFd>) -> Result<Sou
         fd,
         shown: Shown::Part,
         is_directory,
-        is_durable: false,
     })
 }
 
@@ -259,7 +253,6 @@ fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> Result<Source, Error> {
         fd,
         shown: Shown::Whole,
         is_directory: true,
-        is_durable: false,
     })
 }
 
