@@ -71,7 +71,11 @@ pub(super) fn apply(
     let owners: HashMap<u64, &InodeOwner> = owners.iter().map(|o| (o.inode, o)).collect();
     for item in items {
         let entry = &mut item.entry;
-        if !matches!(entry.kind, Kind::Symlink { .. } | Kind::Fifo) {
+        let may_be_kept = matches!(
+            entry.kind,
+            Kind::Symlink { .. } | Kind::Fifo | Kind::HardLink { .. }
+        );
+        if !may_be_kept {
             continue;
         }
         let path = directory.join(os_str(&entry.path));
