@@ -187,8 +187,8 @@ impl Build<'_> {
                 .map_err(|(mut failure, lines)| {
                     failure.problems.push(problem(dockerfile, lines));
                     let mut asking = needs.images.values().filter(|need| need.lines == lines);
-                    if let Some(name) = asking.find_map(|need| need.did_you_mean.as_deref()) {
-                        failure.hints.push(format!("did you mean {name}?"));
+                    if let Some(advice) = asking.find_map(|need| need.advice.clone()) {
+                        failure.hints.push(advice);
                     }
                     failure
                 })?;

@@ -75,9 +75,9 @@ pub struct ImageNeed {
     pub platform: Platform,
     /// The first lines that ask for it.
     pub lines: (u32, u32),
-    /// A stage or well-known image of nearly this name: "did you mean", should there be no such
-    /// image.
-    pub did_you_mean: Option<String>,
+    /// What to say should there be no such image: a stage or well-known image of nearly this name,
+    /// a stage of this name further down.
+    pub advice: Option<String>,
 }
 
 impl ImageNeed {

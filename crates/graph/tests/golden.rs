@@ -79,8 +79,8 @@ fn outcome(options: &str, text: &str) -> String {
                 "needs {context}{} for {}",
                 need.reference, need.platform
             );
-            if let Some(meant) = &need.did_you_mean {
-                let _ = writeln!(asked, "      did you mean {meant}?");
+            if let Some(meant) = &need.advice {
+                let _ = writeln!(asked, "      {meant}");
             }
             let fact = case
                 .images

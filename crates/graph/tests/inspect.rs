@@ -182,9 +182,14 @@ fn images_that_may_be_misspelt_stages_or_contexts_are_told_apart() {
     let near = |name: &str| {
         let mut images = needs.images.values();
         let need = images.find(|need| need.reference == name);
-        need.unwrap().did_you_mean.as_deref()
+        need.unwrap().advice.as_deref()
     };
-    assert_eq!(near("biulder"), Some("builder"));
-    assert_eq!(near("docz"), Some("docs"));
+    assert_eq!(near("biulder"), Some("did you mean builder?"));
+    assert_eq!(near("docz"), Some("did you mean docs?"));
     assert_eq!(near("something"), None);
+    let parsed = parse("FROM later AS first\nFROM first AS later\n");
+    let needs = layercake_graph::lower::needs(&parsed.file, &selection, &Facts::default());
+    let needs = needs.unwrap();
+    let advice = needs.images.values().next().unwrap().advice.as_deref();
+    assert!(advice.unwrap().contains("line 2"), "{advice:?}");
 }

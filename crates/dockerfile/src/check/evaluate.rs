@@ -448,13 +448,21 @@ impl Evaluator<'_, '_> {
         last: impl Fn(&mut Last) -> &mut Option<Place>,
     ) {
         self.once(keyword, place, last);
-        if matches!(line, CommandLine::Shell(_)) && !self.state.has_shell {
+        if let CommandLine::Shell(text) = line
+            && !self.state.has_shell
+        {
             let message = format!(
                 "JSON arguments recommended for {keyword} to prevent unintended behavior related to OS signals"
             );
-            let help = format!(
-                "write {keyword} [\"program\", \"argument\"], or set SHELL to show that it is meant"
-            );
+            let help = if text.starts_with('[') {
+                "it begins like a JSON array but is none: strings are in double quotes, with \
+                 commas between them"
+                    .to_owned()
+            } else {
+                format!(
+                    "write {keyword} [\"program\", \"argument\"], or set SHELL to show that it is meant"
+                )
+            };
             self.report
                 .warn(rules::JSON_ARGS_RECOMMENDED, place, message, Some(help));
         }

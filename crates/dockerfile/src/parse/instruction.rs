@@ -145,7 +145,16 @@ fn shifted(words: Vec<Word>, command: &Command<'_>) -> Vec<Word> {
 }
 
 fn at_least_one(context: &mut Context<'_>, keyword: &str) {
-    context.error(format!("{keyword} requires at least one argument"), None);
+    let help = match keyword {
+        "VOLUME" => "write VOLUME <path>...",
+        "EXPOSE" => "write EXPOSE <port>[/<protocol>]...",
+        "ENV" | "LABEL" => "write <name>=<value>",
+        "ARG" => "write ARG <name>[=<default>]",
+        "SHELL" => "write SHELL [\"program\", \"argument\"]",
+        _ => "write what it is about after it, or remove the line",
+    };
+    let message = format!("{keyword} requires at least one argument");
+    context.error(message, Some(help.to_owned()));
 }
 
 /// Flags the reference splits off but never looks at.

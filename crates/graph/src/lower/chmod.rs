@@ -13,6 +13,8 @@ pub(crate) fn validate(mode: &str) -> Result<(), LowerError> {
         LowerError::value(format!(
             "invalid chmod parameter: '{mode}'. it should be octal string and between 0 and 07777"
         ))
+        .help("write three or four digits from 0 to 7 (0755), or clauses (u=rwX,go=rX)")
+        .about(mode)
     };
     if mode.starts_with(|c: char| c.is_ascii_digit()) {
         let valid = u32::from_str_radix(mode, 8).is_ok_and(|bits| bits <= LARGEST_MODE);
@@ -23,7 +25,8 @@ pub(crate) fn validate(mode: &str) -> Result<(), LowerError> {
     }
     Err(
         LowerError::value(format!("invalid chmod parameter: '{mode}': invalid syntax"))
-            .help("use an octal mode (755) or symbolic clauses (u=rwX,go=rX)"),
+            .help("use an octal mode (755) or symbolic clauses (u=rwX,go=rX)")
+            .about(mode),
     )
 }
 

@@ -207,9 +207,10 @@ fn check_checksum(expanded: &Expanded) -> Result<(), LowerError> {
         ));
     };
     match remote::classify(source)? {
-        remote::Source::Local => Err(LowerError::value(
-            "checksum requires HTTP(S) or Git sources",
-        )),
+        remote::Source::Local => Err(
+            LowerError::value("checksum requires HTTP(S) or Git sources")
+                .help("remove --checksum: files of the build context are what they are"),
+        ),
         remote::Source::Git(_) => Ok(()),
         remote::Source::Http { .. } => {
             let hex = checksum.strip_prefix("sha256:").ok_or_else(|| {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use dockerfile::LineRange;
-use dockerfile::word::{self, Environment, ExpandError};
+use dockerfile::word::{self, Environment, ExpandError, ExpandErrorKind};
 
 use super::error::{ErrorKind, LowerError};
 use super::variables::Variables;
@@ -21,11 +21,37 @@ impl Environment for Variables {
 impl From<ExpandError> for LowerError {
     fn from(error: ExpandError) -> Self {
         let lowered = Self::new(ErrorKind::Expansion, error.to_string());
-        match error.kind.required_name() {
-            Some(name) => lowered.help(format!(
+        if let Some(name) = error.kind.required_name() {
+            return lowered.help(format!(
                 "`{name}` has no value here; declare it with ARG and pass --build-arg {name}=…"
-            )),
+            ));
+        }
+        match advice(&error.kind) {
+            Some(advice) => lowered.help(advice),
             None => lowered,
+        }
+    }
+}
+
+fn advice(kind: &ExpandErrorKind) -> Option<&'static str> {
+    use ExpandErrorKind as Kind;
+    match kind {
+        Kind::UnterminatedSingleQuote | Kind::UnterminatedDoubleQuote => {
+            Some("close the quote, or put the escape character before it if it is meant as it is")
+        }
+        Kind::MissingBrace | Kind::BadSubstitution => Some(
+            "write ${name} or ${name:-default}; a $ that is meant as it is has the escape \
+             character before it",
+        ),
+        Kind::MissingSlash => Some("write ${name/pattern/replacement}"),
+        Kind::UnsupportedModifier(_) => Some(
+            "there are :- - :+ + :? ? for unset variables, # ## % %% to cut off, / // to replace",
+        ),
+        Kind::TooLong { .. } => {
+            Some("values that contain values grow fast: ENV a=$a$a doubles with every line")
+        }
+        Kind::Required { .. } | Kind::InvalidPattern { .. } | Kind::TooDeep | Kind::TooComplex => {
+            None
         }
     }
 }

@@ -99,6 +99,7 @@ impl<'f> Resolved<'_, 'f> {
                 "images for {} cannot be built, only for linux",
                 platform.os
             ))
+            .help("only Linux images are built; remove the platform")
             .at(stage.lines));
         }
         let (text, context) = match &stage.base {
@@ -124,16 +125,16 @@ impl<'f> Resolved<'_, 'f> {
             named_context: context.is_some(),
             platform: platform::normalise(platform),
             lines: (stage.lines.first, stage.lines.last),
-            did_you_mean: None,
+            advice: None,
         };
         let key = need.key();
         match facts.images.get(&key) {
             Some(fact) => self.roots[id] = Some(Root::Image { need, fact }),
             None => {
-                let did_you_mean = || self.stages.mistyped(text, build).map(str::to_owned);
+                let advice = || self.stages.advice(id, text, build);
                 let entry = self.needs.images.entry(key);
                 entry.or_insert_with(|| ImageNeed {
-                    did_you_mean: did_you_mean(),
+                    advice: advice(),
                     ..need
                 });
             }

@@ -371,13 +371,19 @@ impl<'a> Stages<'a> {
             .collect()
     }
 
-    /// A stage or named context whose name is so near to that of an image that it may have been
-    /// meant.
-    pub(crate) fn mistyped<'s>(&'s self, image: &str, build: &'s Build<'_>) -> Option<&'s str> {
+    /// What to say if there is no such image: a stage or named context may have been meant.
+    pub(crate) fn advice(&self, id: StageId, image: &str, build: &Build<'_>) -> Option<String> {
+        if let Some(&later) = self.by_name.get(image).filter(|&&later| later >= id) {
+            return Some(format!(
+                "stage {image} begins on line {}; FROM can only begin with a stage above it",
+                self.all[later].lines.first
+            ));
+        }
         let name = image.split([':', '@']).next().unwrap_or_default();
         let names = self.by_name.keys().map(String::as_str);
         let contexts = build.selection.contexts.keys().map(String::as_str);
         nearest(name, sorted(names.chain(contexts)).chain(COMMON_IMAGES))
+            .map(|near| format!("did you mean {near}?"))
     }
 
     /// The target and all it needs (rule S06), or all stages and what they need.
