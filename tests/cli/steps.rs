@@ -151,6 +151,27 @@ fn arguments_and_heredocs_reach_the_shell() {
 }
 
 #[test]
+fn r23_steps_share_a_cache_in_which_another_is_mounted() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let stages: String = (0..8)
+        .map(|i| {
+            format!(
+                "FROM busybox AS s{i}\nRUN --mount=type=cache,target=/a/b \
+                 --mount=type=cache,target=/a/b/c/d echo {i} > /f{i}\n"
+            )
+        })
+        .collect();
+    let copies: String = (0..8)
+        .map(|i| format!("COPY --from=s{i} /f{i} /\n"))
+        .collect();
+    env.dockerfile(&format!("{stages}FROM scratch\n{copies}"));
+    env.build(&[]).success();
+}
+
+#[test]
 fn r25_a_link_in_a_cache_does_not_lead_out_of_it() {
     if !can_run() {
         return;
