@@ -177,17 +177,21 @@ type Described = (&'static str, &'static str);
 
 /// The questions there are. As with BuildKit, `check` is not among them.
 fn describe(as_json: bool) -> Result<String, Failure> {
-    const QUESTIONS: [(&str, &str, &[Described]); 3] = [
+    const QUESTIONS: [(&str, &str, Option<&[Described]>); 3] = [
         (
             "outline",
             "List all parameters current build target supports",
-            &[("target", "Target build stage")],
+            Some(&[("target", "Target build stage")]),
         ),
-        ("targets", "List all targets current build supports", &[]),
+        (
+            "targets",
+            "List all targets current build supports",
+            Some(&[]),
+        ),
         (
             "subrequests.describe",
             "List available subrequest types",
-            &[],
+            None,
         ),
     ];
     if !as_json {
@@ -196,15 +200,15 @@ fn describe(as_json: bool) -> Result<String, Failure> {
         return Ok(columns(&rows, 1));
     }
     let named = |(name, description): &Described| json!({"name": name, "description": description});
-    let question = |(name, description, options): (&str, &str, &[Described])| {
-        let options: Vec<Value> = options.iter().map(named).collect();
+    let question = |(name, description, options): (&str, &str, Option<&[Described]>)| {
+        let options = options.map(|list| list.iter().map(named).collect::<Vec<Value>>());
         let metadata = ["result.json", "result.txt"].map(|name| named(&(name, "")));
         json!({
             "name": format!("frontend.{name}"),
             "version": "1.0.0",
             "type": "rpc",
             "description": description,
-            "opts": if options.is_empty() && name == "subrequests.describe" { Value::Null } else { json!(options) },
+            "opts": options,
             "inputs": null,
             "metadata": metadata,
             "refs": null,
