@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags};
-use sandbox::emulate::{Emulation, InodeOwner};
+use sandbox::emulate::{Emulation, InodeOwner, Owner};
 use sandbox::inside::Isolation;
 use sandbox::spec::Root;
 use store::content::Item;
@@ -40,10 +40,9 @@ pub(super) fn prepare(
         let owned = index.entries().iter().filter(|entry| is_owned(entry));
         for entry in owned {
             for directory in directories {
-                if let Ok(stat) = rustix::fs::lstat(directory.join(os_str(&entry.path)))
-                    && !takes_attributes(FileType::from_raw_mode(stat.st_mode))
-                {
-                    inodes.entry(stat.st_ino).or_insert((entry.uid, entry.gid));
+                let path = directory.join(os_str(&entry.path));
+                if let Some(found) = inode(&path, (entry.uid, entry.gid)) {
+                    inodes.entry(found.inode).or_insert(found);
                 }
             }
         }
@@ -56,19 +55,18 @@ pub(super) fn prepare(
     }))
 }
 
-/// Puts the owners that a step kept by inode into what it changed below `directory`.
-///
-/// # Errors
-/// When a changed file cannot be looked at.
+/// Puts the owners that a step was told, and those it kept itself, into what it changed below
+/// `directory`.
 pub(super) fn apply(
-    owners: &[InodeOwner],
+    told: &HashMap<u64, InodeOwner>,
+    kept: &[InodeOwner],
     items: &mut [Item],
     directory: &Path,
-) -> Result<(), Failure> {
-    if owners.is_empty() {
-        return Ok(());
+) {
+    if told.is_empty() && kept.is_empty() {
+        return;
     }
-    let owners: HashMap<u64, &InodeOwner> = owners.iter().map(|o| (o.inode, o)).collect();
+    let kept: HashMap<u64, &InodeOwner> = kept.iter().map(|o| (o.inode, o)).collect();
     for item in items {
         let entry = &mut item.entry;
         let may_be_kept = matches!(
@@ -79,15 +77,32 @@ pub(super) fn apply(
             continue;
         }
         let path = directory.join(os_str(&entry.path));
-        let mask = StatxFlags::INO | StatxFlags::BTIME;
-        let found = rustix::fs::statx(CWD, &path, AtFlags::SYMLINK_NOFOLLOW, mask)
-            .map_err(store::Error::io("stat", &path))?;
-        let born = (found.stx_btime.tv_sec, found.stx_btime.tv_nsec);
-        if let Some(kept) = owners.get(&found.stx_ino).filter(|kept| kept.born == born) {
-            (entry.uid, entry.gid) = kept.owner;
+        let Some(found) = inode(&path, (0, 0)) else {
+            continue;
+        };
+        let same = |known: &&InodeOwner| known.born == found.born;
+        let own = kept.get(&found.inode).copied().filter(same);
+        // In a plain root files of lower layers are changed in place.
+        let known = own.or_else(|| told.get(&found.inode).filter(same));
+        if let Some(known) = known {
+            (entry.uid, entry.gid) = known.owner;
         }
     }
-    Ok(())
+}
+
+/// The inode at `path` (not followed) with an owner; `None` when it takes attributes, or is not
+/// there: an upper layer may have removed it.
+fn inode(path: &Path, owner: Owner) -> Option<InodeOwner> {
+    let mask = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::BTIME;
+    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, mask).ok()?;
+    if takes_attributes(FileType::from_raw_mode(found.stx_mode.into())) {
+        return None;
+    }
+    Some(InodeOwner {
+        inode: found.stx_ino,
+        born: (found.stx_btime.tv_sec, found.stx_btime.tv_nsec),
+        owner,
+    })
 }
 
 fn is_owned(entry: &Entry) -> bool {

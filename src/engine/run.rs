@@ -114,7 +114,7 @@ pub(super) fn run(
     let agents = std::mem::take(&mut prepared.agents);
     let cgroups = engine.run.cgroups.as_ref();
     let group = cgroups.map(Cgroups::step).transpose()?;
-    let spec = container::Spec {
+    let mut spec = container::Spec {
         privileges,
         timeout: engine.run.limits.timeout,
         cgroups: group.iter().flat_map(StepGroup::directories).collect(),
@@ -122,9 +122,11 @@ pub(super) fn run(
         ..spec(op, &root, &identity, prepared)
     };
     let (usage, owners) = execute(engine, id, op, (&spec, &root), group.as_ref(), cancel)?;
+    let told = spec.emulation.take().map(|emulation| emulation.inodes);
+    let told = told.unwrap_or_default();
     drop((spec, leases, agents, group));
     let (mut items, clock) = root.changes(engine, op.epoch)?;
-    emulation::apply(&owners, &mut items, &root.files())?;
+    emulation::apply(&told, &owners, &mut items, &root.files());
     let items = super::settle::settle(items, &root.files(), &clock)
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
     let items = changes(items, &ViewBelow(&view))?;

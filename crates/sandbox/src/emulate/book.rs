@@ -106,7 +106,8 @@ impl Book {
         if Some(seen.device) != self.root {
             return None;
         }
-        self.emulation.inodes.get(&seen.inode).copied()
+        let known = self.emulation.inodes.get(&seen.inode)?;
+        (known.born == seen.born).then_some(known.owner)
     }
 
     /// The owner of a file, root if nothing is known.

@@ -51,10 +51,10 @@ pub struct Emulation {
     pub decode: fn(&[u8]) -> Option<Owner>,
     /// Owners of files in the lower directories that take no attribute, by inode number: all
     /// directories of the root lie on one file system.
-    pub inodes: Arc<HashMap<u64, Owner>>,
+    pub inodes: Arc<HashMap<u64, InodeOwner>>,
 }
 
-/// The owner of a file in the upper directory that takes no attribute.
+/// The owner of a file on disk that takes no attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InodeOwner {
     pub inode: u64,

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use layercake_sandbox::emulate::{Emulation, Owner};
+use layercake_sandbox::emulate::{Emulation, InodeOwner, Owner};
 use layercake_sandbox::spec::{Outcome, Privileges, Status};
 
 use crate::fixture::{Fixture, set_mode};
@@ -172,7 +172,7 @@ fn symlinks_and_fifos_have_owners() {
     let mut next = sh("[ $(stat -c %u:%g /tmp/l) = 5:6 ] && [ $(stat -c %u:%g /tmp/q) = 7:8 ]");
     next.add_lower(step.upper());
     if let Some(emulation) = &mut next.spec.emulation {
-        emulation.inodes = Arc::new(owners.iter().map(|o| (o.inode, o.owner)).collect());
+        emulation.inodes = Arc::new(owners.iter().map(|o| (o.inode, *o)).collect());
     }
     outcome(&next);
 }
@@ -357,6 +357,17 @@ fn other_architectures_are_killed() {
     assert!(out.ends_with("159\n") || out.ends_with("126\n"), "{out}");
 }
 
+fn inode_owner(path: &Path, owner: Owner) -> InodeOwner {
+    use rustix::fs::{AtFlags, CWD, StatxFlags};
+    let mask = StatxFlags::INO | StatxFlags::BTIME;
+    let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, mask).unwrap();
+    InodeOwner {
+        inode: found.stx_ino,
+        born: (found.stx_btime.tv_sec, found.stx_btime.tv_nsec),
+        owner,
+    }
+}
+
 /// A rename copies the symlink up, to a new inode.
 fn renamed_symlinks_of_lower_layers_keep_owners() {
     let script = "mv /of/l /of/m && touch -h /of/t && ln /of/h /of/i && \
@@ -368,7 +379,8 @@ fn renamed_symlinks_of_lower_layers_keep_owners() {
     for name in ["l", "t", "h"] {
         let path = layer.join("of").join(name);
         std::os::unix::fs::symlink("x", &path).unwrap();
-        inodes.insert(std::fs::symlink_metadata(&path).unwrap().ino(), (5, 6));
+        let kept = inode_owner(&path, (5, 6));
+        inodes.insert(kept.inode, kept);
     }
     step.add_lower(layer);
     if let Some(emulation) = &mut step.spec.emulation {
