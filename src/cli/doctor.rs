@@ -1,6 +1,7 @@
 //! `layercake doctor`: what this machine allows, and what would allow more.
 
 use std::fmt::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
@@ -31,7 +32,10 @@ enum Format {
 /// Succeeds when steps can be run.
 pub(super) fn run(args: &DoctorArgs) -> Result<u8, Failure> {
     let store = config::store_root()?;
-    std::fs::create_dir_all(&store).map_err(|e| {
+    // As the store makes it: nobody else may look in.
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(&store).map_err(|e| {
         let message = format!("{}: {e}", store.display());
         Failure::new(FailureKind::Environment, message).hint("set LAYERCAKE_ROOT")
     })?;

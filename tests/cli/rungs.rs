@@ -1,5 +1,6 @@
 //! The ways to run steps (docs/rootless.md): the same image from each, and what each refuses.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -202,6 +203,11 @@ fn doctor_tells_what_builds_will_use() {
         )
     };
     let said = doctor("json").success();
+    let mode = std::fs::metadata(env.path("store"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o077, 0);
     let json: Value = serde_json::from_str(&said.stdout).unwrap();
     let isolation = json["chosen"]["isolation"].as_str().unwrap();
     let text = doctor("text").success().stdout;

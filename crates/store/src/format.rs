@@ -14,6 +14,7 @@
 //!   git/                  commits that ADD fetched: a bare repository per remote, its lock;
 //!                         known_hosts: keys of ssh hosts seen once
 //!   logs/<time>/<n>.log   what the steps of a build printed; of the last builds
+//!   host/<hex>            how steps can be run on this machine: JSON, made again when missing
 //!   tmp/<name>/           one per process, its `lock` held while it lives
 //! ```
 //!
