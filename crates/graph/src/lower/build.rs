@@ -81,7 +81,7 @@ impl<'a> Build<'a> {
         name: &str,
         for_platform: &crate::facts::Platform,
     ) -> Option<&'a str> {
-        if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
+        if is_reserved(name) {
             return None;
         }
         let wanted = reference::familiar(name);
@@ -98,6 +98,11 @@ impl<'a> Build<'a> {
         };
         find(Some(&platform)).or_else(|| find(None))
     }
+}
+
+/// Names that no named context replaces.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context")
 }
 
 /// Evaluates the `ARG`s before the first `FROM` in order; each sees those before it (rule A01).

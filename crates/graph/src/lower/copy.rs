@@ -213,19 +213,22 @@ fn check_checksum(expanded: &Expanded) -> Result<(), LowerError> {
         ),
         remote::Source::Git(_) => Ok(()),
         remote::Source::Http { .. } => {
-            let hex = checksum.strip_prefix("sha256:").ok_or_else(|| {
-                LowerError::value(format!("unsupported digest algorithm in \"{checksum}\""))
-                    .help("write --checksum=sha256:<64 hexadecimal digits>")
-            })?;
+            let invalid = |reason: &str| {
+                LowerError::value(format!("{reason}: {checksum}"))
+                    .help("write --checksum=sha256:<64 hexadecimal digits, lower case>")
+            };
+            let (algorithm, hex) = checksum
+                .split_once(':')
+                .ok_or_else(|| invalid("invalid checksum digest format"))?;
+            if algorithm != "sha256" {
+                return Err(invalid("unsupported digest algorithm"));
+            }
             let valid =
                 hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             if valid {
                 return Ok(());
             }
-            Err(
-                LowerError::value(format!("invalid checksum digest format: {checksum}"))
-                    .help("write --checksum=sha256:<64 hexadecimal digits, lower case>"),
-            )
+            Err(invalid("invalid checksum digest format"))
         }
     }
 }

@@ -7,7 +7,7 @@ use dockerfile::LineRange;
 use dockerfile::instruction::{Instruction, InstructionKind, Stage};
 use dockerfile::suggest::nearest;
 
-use super::build::Build;
+use super::build::{Build, is_reserved};
 use super::error::{ErrorKind, LowerError};
 use super::expand::{Budget, global_word};
 use super::variables::Variables;
@@ -128,10 +128,9 @@ impl<'a> Stages<'a> {
         let for_context = platform
             .as_ref()
             .unwrap_or(&build.selection.target_platform);
-        let replaced = stage
-            .name
-            .as_deref()
-            .and_then(|name| build.named_context(name, for_context));
+        let name = stage.name.as_deref();
+        name.map_or(Ok(()), can_be_replaced)?;
+        let replaced = name.and_then(|name| build.named_context(name, for_context));
         let base = match replaced {
             Some(key) => Base::Replaced(key.to_owned()),
             None if base.value == SCRATCH && !self.by_name.contains_key(SCRATCH) => Base::Scratch,
@@ -404,6 +403,20 @@ impl<'a> Stages<'a> {
             open.extend(self.taken_from(id).into_iter().map(|(source, _)| source));
         }
         found
+    }
+}
+
+/// Named contexts are looked up by stage name, so BuildKit wants all names to be good image names
+/// too: `a-` is none.
+fn can_be_replaced(name: &str) -> Result<(), LowerError> {
+    match reference::parse(name) {
+        Err(error) if !is_reserved(name) => {
+            let message = format!("invalid context name {name}: {error}");
+            Err(LowerError::new(ErrorKind::Reference, message)
+                .about(name)
+                .help("end stage names in a letter or digit, and use single dots"))
+        }
+        _ => Ok(()),
     }
 }
 
