@@ -360,3 +360,44 @@ fn in_a_real_container_the_image_is_the_same() {
     }
     let _ = Command::new("podman").args(["rmi", image]).output();
 }
+
+#[test]
+fn a_killed_build_leaves_nothing_running_in_a_chroot() {
+    if !can_run() || !is_root() {
+        eprintln!("SKIPPED: only root can build in a chroot");
+        return;
+    }
+    let env = Env::new();
+    // A number that tells these processes from all others.
+    let length = format!("{}", 96_400_000 + u64::from(std::process::id()));
+    let line = format!("(setsid sleep {length} &); sleep {length}");
+    env.dockerfile(&format!("FROM busybox\nRUN {line}\n"));
+    let running = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let is_ours = |entry: &std::fs::DirEntry| {
+            let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let mut words = words.split(|byte| *byte == 0);
+            words.next() == Some(b"sleep") && words.next() == Some(length.as_bytes())
+        };
+        processes.filter(is_ours).count()
+    };
+    let wait_until = |count: usize| {
+        for _ in 0..600 {
+            if running() == count {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{} processes instead of {count}", running());
+    };
+    let mut command = env.command(&["--isolation", "chroot"]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut build = command.spawn().unwrap();
+    wait_until(2);
+    build.kill().unwrap();
+    build.wait().unwrap();
+    wait_until(0);
+}

@@ -128,6 +128,11 @@ fn enter_namespaces(
     if isolation == Isolation::Chroot {
         // What a step leaves running must not get away to the outer process 1.
         adopt_orphans().map_err(at(EnterStep::Fork))?;
+        // A is gone: no namespace ends with this process, so W is asked to stop, and what is left
+        // is killed after it.
+        let term = rustix::process::Signal::TERM;
+        rustix::process::set_parent_process_death_signal(Some(term))
+            .map_err(|errno| at(EnterStep::ParentDeathSignal)(errno.into()))?;
     } else {
         child::make_private(c"/").map_err(|errno| at(EnterStep::PrivateMounts)(errno.into()))?;
     }
