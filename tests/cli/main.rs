@@ -12,6 +12,7 @@
 mod cache;
 mod checks;
 mod determinism;
+mod emulation;
 mod errors;
 mod escape;
 mod git;
