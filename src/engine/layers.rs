@@ -95,6 +95,8 @@ pub(crate) struct Layers {
     origins: Mutex<HashMap<Digest, Arc<dyn Origin>>>,
     indexes: Mutex<HashMap<Digest, Arc<Index>>>,
     descriptors: Mutex<HashMap<Digest, Arc<OwnedFd>>>,
+    /// Those seen so far: nobody removes any while the store is open.
+    directories: Mutex<HashMap<Digest, PathBuf>>,
     turns: Mutex<HashMap<(Form, Digest), Turn>>,
 }
 
@@ -135,6 +137,7 @@ impl Layers {
             origins: Mutex::default(),
             indexes: Mutex::default(),
             descriptors: Mutex::default(),
+            directories: Mutex::default(),
             turns: Mutex::default(),
         }
     }
@@ -247,6 +250,9 @@ impl Layers {
 
     /// What the layer contains.
     pub(crate) fn index(&self, diff_id: &Digest) -> Result<Arc<Index>, Failure> {
+        if let Some(index) = lock(&self.indexes).get(diff_id) {
+            return Ok(index.clone());
+        }
         let turn = self.turn(Form::Index, diff_id);
         let _turn = lock(&turn);
         if let Some(index) = lock(&self.indexes).get(diff_id) {
@@ -276,9 +282,12 @@ impl Layers {
     /// The layer's files, unpacked when they are not yet.
     pub(crate) fn directory(&self, diff_id: &Digest) -> Result<PathBuf, Failure> {
         let owners = self.owners()?;
+        if let Some(path) = self.known_directory(diff_id) {
+            return Ok(path);
+        }
         let turn = self.turn(Form::Directory, diff_id);
         let _turn = lock(&turn);
-        if let Some(path) = self.store.layer_directory(diff_id) {
+        if let Some(path) = self.known_directory(diff_id) {
             return Ok(path);
         }
         if !self.has_blob(diff_id) && self.recheck(diff_id) {
@@ -297,6 +306,16 @@ impl Layers {
             self.store.put_index(diff_id, &unpacked.index)?;
         }
         Ok(self.store.commit_layer(&draft, diff_id)?)
+    }
+
+    /// The layer's directory when it is there.
+    fn known_directory(&self, diff_id: &Digest) -> Option<PathBuf> {
+        if let Some(path) = lock(&self.directories).get(diff_id) {
+            return Some(path.clone());
+        }
+        let path = self.store.layer_directory(diff_id)?;
+        lock(&self.directories).insert(*diff_id, path.clone());
+        Some(path)
     }
 
     fn has_blob(&self, diff_id: &Digest) -> bool {
@@ -318,7 +337,7 @@ impl Layers {
         }
         let missing: Vec<&Digest> = wanted
             .iter()
-            .filter(|l| self.store.layer_directory(l).is_none())
+            .filter(|l| self.known_directory(l).is_none())
             .collect();
         if missing.len() > 1 {
             // Inflating is one thread per layer: several layers at once.
@@ -346,7 +365,7 @@ impl Layers {
     ) -> Result<PathBuf, Failure> {
         let turn = self.turn(Form::Directory, name);
         let _turn = lock(&turn);
-        if let Some(path) = self.store.layer_directory(name) {
+        if let Some(path) = self.known_directory(name) {
             return Ok(path);
         }
         let draft = self.store.layer_draft()?;
