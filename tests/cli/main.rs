@@ -25,6 +25,7 @@ mod rungs;
 mod secrets;
 mod server;
 mod ssh;
+mod sshd;
 mod stages;
 mod steps;
 mod support;
