@@ -18,13 +18,15 @@ use store::tree::{Entry, Kind};
 
 use super::executor::Engine;
 use super::layers::Tree;
+use super::ssh::AgentSocket;
 use crate::failure::Failure;
 
-/// What a step on `base` needs; `None` where the kernel keeps owners.
+/// What a step on `base` needs, with sockets mounted into it; `None` where the kernel keeps owners.
 pub(super) fn prepare(
     engine: &Engine,
     base: &Tree,
     root: &Root,
+    sockets: &[AgentSocket],
 ) -> Result<Option<Emulation>, Failure> {
     if engine.roots.isolation != Isolation::SingleId {
         return Ok(None);
@@ -34,6 +36,11 @@ pub(super) fn prepare(
         Root::Plain(directory) => std::slice::from_ref(directory),
     };
     let mut inodes = HashMap::new();
+    for socket in sockets {
+        if let Some(found) = inode(socket.path(), socket.owner()) {
+            inodes.insert(found.inode, found);
+        }
+    }
     // Of two owners for one file that of the upper layer counts.
     for layer in base.layers.iter().rev() {
         let index = engine.layers.index(layer)?;

@@ -118,7 +118,7 @@ pub(super) fn run(
         privileges,
         timeout: engine.run.limits.timeout,
         cgroups: group.iter().flat_map(StepGroup::directories).collect(),
-        emulation: emulation::prepare(engine, base, &root.spec())?,
+        emulation: emulation::prepare(engine, base, &root.spec(), &agents)?,
         ..spec(op, &root, &identity, prepared)
     };
     let (usage, owners) = execute(engine, id, op, (&spec, &root), group.as_ref(), cancel)?;

@@ -30,6 +30,8 @@ pub(super) struct AgentSocket {
     directory: File,
     shared: Arc<Shared>,
     listener: Option<JoinHandle<()>>,
+    /// As the step is to see it; with a single id the file cannot have it.
+    owner: (u32, u32),
 }
 
 #[derive(Debug)]
@@ -80,6 +82,7 @@ impl AgentSocket {
         let listener = thread::spawn(move || accept(&socket, &of_thread));
         Ok(Self {
             path,
+            owner: (uid, gid),
             directory: handle,
             shared,
             listener: Some(listener),
@@ -89,6 +92,10 @@ impl AgentSocket {
     /// Where the socket is on the host.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) const fn owner(&self) -> (u32, u32) {
+        self.owner
     }
 }
 
