@@ -13,6 +13,7 @@ pub mod instruction;
 mod lines;
 mod parse;
 pub mod path;
+pub mod platform;
 pub mod source;
 pub mod suggest;
 mod text;

@@ -1,50 +1,8 @@
 //! Platform names, as far as the checks look at them.
 
-const SYSTEMS: [&str; 15] = [
-    "aix",
-    "android",
-    "darwin",
-    "dragonfly",
-    "freebsd",
-    "hurd",
-    "illumos",
-    "ios",
-    "js",
-    "linux",
-    "netbsd",
-    "openbsd",
-    "plan9",
-    "solaris",
-    "windows",
-];
-const ARCHITECTURES: [&str; 26] = [
-    "386",
-    "amd64",
-    "amd64p32",
-    "arm",
-    "armbe",
-    "arm64",
-    "arm64be",
-    "ppc64",
-    "ppc64le",
-    "loong64",
-    "mips",
-    "mipsle",
-    "mips64",
-    "mips64le",
-    "mips64p32",
-    "mips64p32le",
-    "ppc",
-    "riscv",
-    "riscv64",
-    "s390",
-    "s390x",
-    "sparc",
-    "sparc64",
-    "wasm",
-    "aarch64",
-    "x86_64",
-];
+use crate::platform::{
+    is_known_architecture, is_known_system, normalise_architecture, normalise_system,
+};
 
 /// Operating system and architecture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,9 +31,9 @@ pub(super) fn parse(text: &str, default: &str) -> Option<Platform> {
     let mut defaults = default.split('/');
     let (default_os, default_architecture) = (defaults.next()?, defaults.next().unwrap_or("amd64"));
     let platform = |os: &str, architecture: &str, variant: &str| {
-        let (architecture, variant) = normalize(architecture, variant);
+        let (architecture, variant) = normalise_architecture(architecture, variant);
         Some(Platform {
-            os: normalize_os(os),
+            os: normalise_system(os),
             architecture,
             variant,
         })
@@ -83,9 +41,9 @@ pub(super) fn parse(text: &str, default: &str) -> Option<Platform> {
     match rest.as_slice() {
         [] => {
             let name = first.to_lowercase();
-            if SYSTEMS.contains(&normalize_os(&name).as_str()) {
+            if is_known_system(&normalise_system(&name)) {
                 platform(&name, default_architecture, "")
-            } else if ARCHITECTURES.contains(&normalize(&name, "").0.as_str()) {
+            } else if is_known_architecture(&normalise_architecture(&name, "").0) {
                 platform(default_os, &name, "")
             } else {
                 None
@@ -107,41 +65,6 @@ impl Platform {
         }
         name
     }
-}
-
-fn normalize_os(os: &str) -> String {
-    let os = os.to_lowercase();
-    if os == "macos" {
-        "darwin".to_owned()
-    } else {
-        os
-    }
-}
-
-fn normalize(architecture: &str, variant: &str) -> (String, String) {
-    let (architecture, variant) = (architecture.to_lowercase(), variant.to_lowercase());
-    let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
-        ("i386" | "i486" | "i586" | "i686", _) => ("386", ""),
-        ("x86_64" | "x86-64" | "amd64", variant) => {
-            ("amd64", if variant == "v1" { "" } else { variant })
-        }
-        ("aarch64" | "arm64", variant) => (
-            "arm64",
-            if matches!(variant, "8" | "v8") {
-                ""
-            } else {
-                variant
-            },
-        ),
-        ("armhf", _) => ("arm", "v7"),
-        ("armel", _) => ("arm", "v6"),
-        ("arm", "" | "7") => ("arm", "v7"),
-        ("arm", "5") => ("arm", "v5"),
-        ("arm", "6") => ("arm", "v6"),
-        ("arm", "8") => ("arm", "v8"),
-        (architecture, variant) => (architecture, variant),
-    };
-    (architecture.to_owned(), variant.to_owned())
 }
 
 #[cfg(test)]

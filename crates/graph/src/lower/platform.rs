@@ -1,5 +1,6 @@
 //! Platform specifiers (`linux/arm/v7`) and the variables made of them (rules A13-A15, S19).
 
+use dockerfile::platform as names;
 use thiserror::Error;
 
 use super::variables::Variables;
@@ -40,21 +41,21 @@ pub fn parse(specifier: &str, host: &Platform) -> Result<Platform, PlatformError
             });
         }
     }
-    let system = |part: &str| normalise_os(part.split('(').next().unwrap_or_default());
+    let system = |part: &str| names::normalise_system(part.split('(').next().unwrap_or_default());
     let platform = |os: String, architecture: String, variant: String| Platform {
         os,
         architecture,
         variant: (!variant.is_empty()).then_some(variant),
     };
     match parts[..] {
-        [one] if KNOWN_SYSTEMS.contains(&system(one).as_str()) => Ok(Platform {
+        [one] if names::is_known_system(&system(one)) => Ok(Platform {
             os: system(one),
             architecture: host.architecture.clone(),
             variant: host.variant.clone(),
         }),
         [one] => {
-            let (architecture, variant) = normalise_architecture(one, "");
-            if !KNOWN_ARCHITECTURES.contains(&architecture.as_str()) {
+            let (architecture, variant) = names::normalise_architecture(one, "");
+            if !names::is_known_architecture(&architecture) {
                 return Err(PlatformError::Unknown {
                     specifier: specifier.to_owned(),
                 });
@@ -63,12 +64,12 @@ pub fn parse(specifier: &str, host: &Platform) -> Result<Platform, PlatformError
             Ok(platform(host.os.clone(), architecture, variant))
         }
         [os, architecture] => {
-            let (architecture, variant) = normalise_architecture(architecture, "");
+            let (architecture, variant) = names::normalise_architecture(architecture, "");
             let variant = implied_variant(&architecture, variant);
             Ok(platform(system(os), architecture, variant))
         }
         [os, architecture, variant] => {
-            let (architecture, variant) = normalise_architecture(architecture, variant);
+            let (architecture, variant) = names::normalise_architecture(architecture, variant);
             let plain_arm64 = architecture == "arm64" && variant.is_empty();
             let variant = if plain_arm64 {
                 "v8".to_owned()
@@ -86,12 +87,12 @@ pub fn parse(specifier: &str, host: &Platform) -> Result<Platform, PlatformError
 /// `linux/x86_64` and `linux/amd64` are one platform, `linux/arm` is `linux/arm/v7`.
 #[must_use]
 pub fn normalise(platform: &Platform) -> Platform {
-    let (architecture, variant) = normalise_architecture(
+    let (architecture, variant) = names::normalise_architecture(
         &platform.architecture,
         platform.variant.as_deref().unwrap_or_default(),
     );
     Platform {
-        os: normalise_os(&platform.os),
+        os: names::normalise_system(&platform.os),
         architecture,
         variant: (!variant.is_empty()).then_some(variant),
     }
@@ -123,81 +124,6 @@ pub(crate) fn global_variables(selection: &Selection, target: Option<&str>) -> V
         variables.set(name, value);
     }
     variables
-}
-
-const KNOWN_SYSTEMS: [&str; 17] = [
-    "aix",
-    "android",
-    "darwin",
-    "dragonfly",
-    "freebsd",
-    "hurd",
-    "illumos",
-    "ios",
-    "js",
-    "linux",
-    "nacl",
-    "netbsd",
-    "openbsd",
-    "plan9",
-    "solaris",
-    "windows",
-    "zos",
-];
-
-const KNOWN_ARCHITECTURES: [&str; 24] = [
-    "386",
-    "amd64",
-    "amd64p32",
-    "arm",
-    "armbe",
-    "arm64",
-    "arm64be",
-    "ppc64",
-    "ppc64le",
-    "loong64",
-    "mips",
-    "mipsle",
-    "mips64",
-    "mips64le",
-    "mips64p32",
-    "mips64p32le",
-    "ppc",
-    "riscv",
-    "riscv64",
-    "s390",
-    "s390x",
-    "sparc",
-    "sparc64",
-    "wasm",
-];
-
-fn normalise_os(os: &str) -> String {
-    match os.to_lowercase().as_str() {
-        "macos" => "darwin".to_owned(),
-        "" => "linux".to_owned(),
-        other => other.to_owned(),
-    }
-}
-
-fn normalise_architecture(architecture: &str, variant: &str) -> (String, String) {
-    let variant = variant.to_lowercase();
-    let (architecture, variant) = match (architecture.to_lowercase().as_str(), variant.as_str()) {
-        ("i386", _) => ("386", ""),
-        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
-        ("x86_64" | "x86-64" | "amd64", other) => ("amd64", other),
-        ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
-        ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
-        ("aarch64" | "arm64", other) => ("arm64", other),
-        ("armhf", _) => ("arm", "v7"),
-        ("armel", _) => ("arm", "v6"),
-        ("arm", "" | "7") => ("arm", "v7"),
-        ("arm", "5") => ("arm", "v5"),
-        ("arm", "6") => ("arm", "v6"),
-        ("arm", "8") => ("arm", "v8"),
-        (other, variant) => return (other.to_owned(), variant.to_owned()),
-    };
-    (architecture.to_owned(), variant.to_owned())
 }
 
 /// Without a variant in the text, that of 32-bit Arm stays unsaid.
