@@ -120,6 +120,8 @@ impl From<store::Error> for Failure {
             {
                 FailureKind::Environment
             }
+            // A step made a file that no layer can hold (rule L10).
+            store::Error::Entry { .. } => FailureKind::Build,
             _ => FailureKind::Cache,
         };
         Self::of(kind, &error)
@@ -135,7 +137,8 @@ impl From<&sandbox::Error> for Failure {
             | E::ExecFormat { .. }
             | E::InterpreterMissing { .. }
             | E::Execute { .. }
-            | E::TargetIsRoot { .. } => FailureKind::Build,
+            | E::TargetIsRoot { .. }
+            | E::MountType { .. } => FailureKind::Build,
             E::Invalid { .. } => FailureKind::Usage,
             _ => FailureKind::Environment,
         };

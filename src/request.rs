@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub struct BuildRequest {
     /// The main context; `None` when the build needs none (`-` with a Dockerfile on stdin).
     pub context: Option<PathBuf>,
-    /// The main context is this git repository instead.
-    pub remote_context: Option<String>,
+    /// The main context is elsewhere.
+    pub remote_context: Option<RemoteContext>,
     pub dockerfile: DockerfileSource,
     pub target: Option<String>,
     pub build_args: BTreeMap<String, String>,
@@ -73,6 +73,15 @@ impl Snapshotter {
     }
 }
 
+/// A main context that has to be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoteContext {
+    /// The URL of a git repository.
+    Git(String),
+    /// The URL of an archive, or of a Dockerfile that needs no context.
+    Http(String),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DockerfileSource {
     /// `-f PATH`, relative to the working directory as buildx takes it.
@@ -81,6 +90,8 @@ pub enum DockerfileSource {
     Default,
     /// `-f -`.
     Stdin,
+    /// `-f https://…`.
+    Url(String),
 }
 
 /// `--build-context NAME=VALUE`.
@@ -96,6 +107,8 @@ pub enum NamedContext {
     Image(String),
     /// The URL of a git repository.
     Git(String),
+    /// The URL of a file, which is the context's only one, called `context`.
+    Http(String),
 }
 
 /// `--output`.

@@ -112,13 +112,16 @@ fn unsafe_code_is_in_one_file() {
     let allowed = Path::new("crates/sandbox/src/sys.rs");
     // Puts itself under the restrictions of a container; the crate's own calls are private.
     let imitation = Path::new("crates/sandbox/examples/docker_like.rs");
+    // Starts a child in its own memory, as vfork(2) does, to see who it is.
+    let vfork = Path::new("crates/sandbox/tests/emulation/step/raw.rs");
     let mut bad = Vec::new();
     for path in all_sources() {
         let relative = path.strip_prefix(root()).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let word = ["unsafe", " {"].concat();
         let in_sys = relative == allowed || relative.starts_with(allowed.with_extension(""));
-        if text.contains(&word) && !in_sys && relative != imitation {
+        let is_exempt = in_sys || relative == imitation || relative == vfork;
+        if text.contains(&word) && !is_exempt {
             bad.push(relative.to_path_buf());
         }
     }

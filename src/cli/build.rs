@@ -10,8 +10,8 @@ use super::parse::{self, usage};
 use super::{annotation, call};
 use crate::failure::Failure;
 use crate::request::{
-    BuildRequest, Dns, DockerfileSource, NamedContext, Output, Progress, SecretSource, Snapshotter,
-    StepLimits, native_platform,
+    BuildRequest, Dns, DockerfileSource, NamedContext, Output, Progress, RemoteContext,
+    SecretSource, Snapshotter, StepLimits, native_platform,
 };
 use crate::{config, engine};
 
@@ -71,7 +71,8 @@ pub(super) struct BuildArgs {
     /// Make an ssh agent available to RUN --mount=type=ssh and to git: default or ID[=SOCKET]
     #[arg(long, value_name = "SPEC")]
     ssh: Vec<String>,
-    /// Network of RUN steps that do not choose their own: host or none
+    /// Network of RUN steps that do not choose their own: host, none, or sandbox (the outside but
+    /// not this machine's loopback; needs pasta)
     #[arg(long, value_name = "MODE")]
     network: Option<String>,
     /// Add a line to /etc/hosts of RUN steps
@@ -176,7 +177,7 @@ pub(super) fn run(args: BuildArgs, inside: Option<Inside>) -> Result<u8, Failure
     let request = request(args)?;
     match call {
         Some(_) if request.remote_context.is_some() => Err(usage(
-            "--call and --check with a git repository as context are not implemented",
+            "--call and --check with a context that has to be fetched are not implemented",
         )),
         Some(call) => call::run(&request, call),
         None => engine::start(&request, inside),
@@ -218,6 +219,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
         dockerfile: match args.file.as_deref() {
             None => DockerfileSource::Default,
             Some("-") => DockerfileSource::Stdin,
+            Some(url) if parse::is_http(url) => DockerfileSource::Url(url.to_owned()),
             Some(path) => DockerfileSource::Path(path.into()),
         },
         target: args.target,
@@ -289,19 +291,25 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
     })
 }
 
-/// A directory, or a git repository.
-fn context(text: &str) -> Result<(Option<PathBuf>, Option<String>), Failure> {
+/// A directory, or something elsewhere.
+fn context(text: &str) -> Result<(Option<PathBuf>, Option<RemoteContext>), Failure> {
     if text == "-" {
         return Err(usage(
             "reading the context from standard input is not implemented",
         ));
     }
     if let Some(url) = parse::git_context(text) {
-        return Ok((None, Some(url)));
+        return Ok((None, Some(RemoteContext::Git(url))));
+    }
+    if parse::is_http(text) {
+        return Ok((None, Some(RemoteContext::Http(text.to_owned()))));
     }
     if let Some((scheme, _)) = text.split_once("://") {
         let message = format!("a context at {scheme}:// is not implemented");
-        return Err(usage(message).hint("a git repository ends in .git"));
+        return Err(usage(message).hint(
+            "directories, git repositories, and archives and Dockerfiles on HTTP servers can be \
+             contexts",
+        ));
     }
     Ok((Some(PathBuf::from(text)), None))
 }
@@ -334,8 +342,9 @@ fn network(mode: Option<&str>) -> Result<Option<graph::op::Network>, Failure> {
         None | Some("default") => Ok(None),
         Some("host") => Ok(Some(graph::op::Network::Host)),
         Some("none") => Ok(Some(graph::op::Network::None)),
+        Some("sandbox") => Ok(Some(graph::op::Network::Sandbox)),
         Some(other) => Err(usage(format!(
-            "--network {other}: not one of default, host, none"
+            "--network {other}: not one of default, host, none, sandbox"
         ))),
     }
 }

@@ -74,7 +74,11 @@ impl Found {
                 None => "not possible",
             };
             let name = attempt.isolation.name();
-            writeln!(text, "\n--isolation {name}: {verdict}").ok();
+            let processes = match attempt.is_fallback() {
+                true => ", without a process namespace",
+                false => "",
+            };
+            writeln!(text, "\n--isolation {name}{processes}: {verdict}").ok();
             match &attempt.probes {
                 Ok(probes) => probes.iter().for_each(|probe| line(&mut text, probe)),
                 Err(error) => line(&mut text, &as_probe(error)),
@@ -104,6 +108,7 @@ impl Found {
                 };
                 json!({
                     "isolation": attempt.isolation.name(),
+                    "processes": attempt.processes.name(),
                     "works": attempt.rung().is_some(),
                     "probes": probes,
                 })
@@ -113,6 +118,7 @@ impl Found {
             "store": store.display().to_string(),
             "chosen": self.rung().map(|rung| json!({
                 "isolation": rung.isolation.name(),
+                "processes": rung.processes.name(),
                 "snapshotter": rung.snapshotter.name(),
                 "limits": rung.limits(),
             })),
@@ -196,6 +202,7 @@ mod tests {
             surroundings: Vec::new(),
             attempts: vec![Attempt {
                 isolation: sandbox::inside::Isolation::UserNamespace,
+                processes: sandbox::spec::Processes::Own,
                 probes: Err(sandbox::Error::HelperMissing {
                     program: "newuidmap",
                 }),

@@ -90,6 +90,8 @@ pub(super) fn named_context(text: &str) -> Result<(String, NamedContext), Failur
         NamedContext::Image(reference.to_owned())
     } else if let Some(url) = git_context(value) {
         NamedContext::Git(url)
+    } else if is_http(value) {
+        NamedContext::Http(value.to_owned())
     } else if let Some((scheme, _)) = value.split_once("://") {
         return Err(usage(format!(
             "--build-context {text}: {scheme}:// is not implemented"
@@ -169,6 +171,14 @@ pub(super) fn git_context(text: &str) -> Option<String> {
     }
     let is_github = text.starts_with("github.com/") && !PathBuf::from(text).exists();
     is_github.then(|| format!("https://{text}"))
+}
+
+/// Whether it is the URL of a file on an HTTP server; those of repositories are too.
+pub(super) fn is_http(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| {
+        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+    })
 }
 
 /// `user@host:path`.
@@ -406,7 +416,11 @@ mod tests {
             Some(NamedContext::Image("x:1".into()))
         );
         assert!(named_context("a").is_err());
-        assert!(named_context("a=https://host/x.tar").is_err());
+        assert_eq!(
+            context("a=https://host/x.tar"),
+            Some(NamedContext::Http("https://host/x.tar".into()))
+        );
+        assert!(named_context("a=ftp://host/x.tar").is_err());
     }
 
     #[test]

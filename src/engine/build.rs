@@ -10,6 +10,7 @@ use graph::solve::{Limits, Solved};
 use graph::{Cancel, Event, NodeId, Op, Plan};
 use oci::registry::Client;
 use sandbox::inside::Isolation;
+use sandbox::spec::Processes;
 use serde::{Deserialize, Serialize};
 use store::Store;
 use store::owner::Owners;
@@ -18,11 +19,11 @@ use tokio::runtime::Handle;
 use super::cgroup::Cgroups;
 use super::checks;
 use super::context::Contexts;
-use super::dns::resolv_conf;
+use super::dns::ResolvConf;
 use super::dockerfile::{self, Dockerfile, lower_failure};
 use super::executor::{Engine, Output, StepError};
 use super::export::{self, Exported};
-use super::fetch::context::{self, Repositories};
+use super::fetch::context::{self, FetchedContexts};
 use super::fetch::{Access, Fetching, Pins};
 use super::host::Rung;
 use super::layers::Layers;
@@ -31,6 +32,7 @@ use super::resolve::{Images, Resolver};
 use super::rootfs::Roots;
 use super::run::RunSettings;
 use super::secrets::{SecretValues, Secrets};
+use crate::config;
 use crate::failure::{Failure, FailureKind};
 use crate::report::{self, Plain, Problem};
 use crate::request::{
@@ -70,7 +72,7 @@ struct World {
     secrets: Arc<Secrets>,
     logs: Arc<Logs>,
     /// The files of contexts.
-    _repositories: Repositories,
+    _fetched: FetchedContexts,
 }
 
 pub(crate) struct Build<'a> {
@@ -103,7 +105,7 @@ impl Build<'_> {
         if let Some(failure) = dockerfile::syntax_failure(&dockerfile.source, &parsed.diagnostics) {
             return Err(failure);
         }
-        let store = Arc::new(Store::open(&request.store_root)?);
+        let store = Arc::new(config::open_store(&request.store_root)?);
         let layers = Arc::new(Layers::new(store.clone(), self.owners));
         let selection = selection(request);
         let mut images = Images::default();
@@ -214,9 +216,9 @@ impl Build<'_> {
         let run = RunSettings {
             secrets: world.secrets,
             resolv_conf: if runs {
-                resolv_conf(&self.request.dns)
+                ResolvConf::new(&self.request.dns)
             } else {
-                Vec::new()
+                ResolvConf::default()
             },
             limits: self.request.limits,
             cgroups: if runs && inside {
@@ -228,7 +230,7 @@ impl Build<'_> {
             number: Box::new(move |node| number.plain.number_of(node)),
         };
         let engine = Engine {
-            layers,
+            layers: layers.clone(),
             images: world.images,
             contexts: world.contexts,
             fetching: world.fetching,
@@ -236,7 +238,7 @@ impl Build<'_> {
             roots: self.roots(),
             events: events.clone(),
             cancel: self.cancel.clone(),
-            warnings: std::sync::Mutex::default(),
+            renewed: super::caches::Renewed::default(),
             may_execute: inside || !runs,
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -246,7 +248,14 @@ impl Build<'_> {
         };
         let solve =
             graph::solve::solve(plan.clone(), Arc::new(engine), limits, &self.cancel, events);
-        Ok((self.runtime.block_on(solve), progress))
+        let solved = self.runtime.block_on(solve);
+        sandbox::wait_for_teardown();
+        let kept = layers.behind.flush();
+        // A failed step matters more than that it may be done again.
+        if solved.failures.is_empty() {
+            kept?;
+        }
+        Ok((solved, progress))
     }
 }
 
@@ -271,14 +280,14 @@ impl Build<'_> {
             cancel: &self.cancel,
             may_execute: true,
         };
-        let repositories = context::named(request, plan, &access)?;
+        let fetched = context::named(request, plan, &access)?;
         Ok(World {
             images,
-            contexts: contexts(request, dockerfile, store, &repositories)?,
+            contexts: contexts(request, dockerfile, store, &fetched)?,
             fetching: Arc::new(fetching),
             secrets,
             logs: Arc::new(Logs::new(store.area("logs")?)),
-            _repositories: repositories,
+            _fetched: fetched,
         })
     }
 
@@ -295,18 +304,17 @@ impl Build<'_> {
         // Outside no step gets that far.
         let outside = Rung {
             isolation: Isolation::UserNamespace,
+            processes: Processes::Own,
             snapshotter: Snapshotter::Overlay,
         };
         let rung = self.rung.unwrap_or(outside);
-        Roots::new(rung.isolation, rung.snapshotter)
+        Roots::new(rung)
     }
 
     fn jobs(&self) -> usize {
-        match self.rung.map(|rung| rung.isolation) {
-            // One step runs at a time there; more would only hold locks of caches meanwhile.
-            Some(Isolation::Chroot) => 1,
-            _ => self.request.jobs,
-        }
+        // More would only hold locks of caches meanwhile.
+        let one_by_one = self.rung.is_some_and(Rung::runs_one_by_one);
+        if one_by_one { 1 } else { self.request.jobs }
     }
 }
 
@@ -390,7 +398,10 @@ pub(super) fn selection(request: &BuildRequest) -> Selection {
             .map(|(name, c)| {
                 (
                     name.clone(),
-                    matches!(c, NamedContext::Directory(_) | NamedContext::Git(_)),
+                    matches!(
+                        c,
+                        NamedContext::Directory(_) | NamedContext::Git(_) | NamedContext::Http(_)
+                    ),
                 )
             })
             .collect(),
@@ -409,24 +420,30 @@ fn contexts(
     request: &BuildRequest,
     dockerfile: &Dockerfile,
     store: &Store,
-    fetched: &Repositories,
+    fetched: &FetchedContexts,
 ) -> Result<Contexts, Failure> {
     let cache = store.area("context")?;
     let mut contexts = Contexts::new(cache);
     if let Some(path) = &request.context {
-        let ignore = dockerfile::ignore_file(dockerfile, path)?;
+        // Rule I10: those of fetched contexts are files like any other.
+        let ignore = match request.remote_context {
+            None => dockerfile::ignore_file(dockerfile, path)?,
+            Some(_) => None,
+        };
         contexts
             .add(graph::op::MAIN_CONTEXT, path, ignore)
             .map_err(|e| context_failure(&e))?;
     }
     for (name, context) in &request.contexts {
-        let path = match context {
-            NamedContext::Directory(path) => Some(path.as_path()),
-            _ => fetched.get(name).map(|tree| tree.directory()),
+        // Rules G08, I10: its own ignore file, if it is a local one.
+        let found = match context {
+            NamedContext::Directory(path) => {
+                let ignore = dockerfile::read_ignore(&path.join(".dockerignore"))?;
+                Some((path.as_path(), ignore))
+            }
+            _ => fetched.get(name).map(|files| (files.directory(), None)),
         };
-        if let Some(path) = path {
-            // Rule G08: its own ignore file.
-            let ignore = dockerfile::read_ignore(&path.join(".dockerignore"))?;
+        if let Some((path, ignore)) = found {
             contexts
                 .add(name, path, ignore)
                 .map_err(|e| context_failure(&e))?;
@@ -496,7 +513,10 @@ fn handoff(
     dockerfile: &Dockerfile,
     pins: BTreeMap<String, String>,
 ) -> Handoff {
-    let from_stdin = request.dockerfile == DockerfileSource::Stdin;
+    let from_stdin = matches!(
+        request.dockerfile,
+        DockerfileSource::Stdin | DockerfileSource::Url(_)
+    );
     Handoff {
         dockerfile: from_stdin.then(|| dockerfile.source.text.clone()),
         pins,

@@ -4,7 +4,8 @@
 //! With version 1 each controller has a tree of its own, and groups are made below the one this
 //! process is in. With version 2 a group that holds processes cannot have children with
 //! controllers. So [`make_room`] moves the process outside, before it starts the one inside, into
-//! a leaf of its group; steps become siblings of that leaf. Real root makes them at the top.
+//! a leaf of its group; steps become siblings of that leaf. Real root makes them at the top, unless
+//! that is only what a cgroup namespace shows as the top.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,6 +21,10 @@ use crate::request::StepLimits;
 const OWN_LEAF: &str = "layercake-build";
 /// Groups of steps have this prefix.
 const STEP_PREFIX: &str = "layercake-step-";
+/// A file of all groups of version 2 but the root. Groups for threads only, which those below one
+/// with processes become, cannot be joined.
+const TYPE: &str = "cgroup.type";
+const OTHERS: &str = "it has other processes than this build";
 /// Microseconds over which the use of processors is counted.
 const CPU_PERIOD: u64 = 100_000;
 /// Groups without processes that are older than this were left by a killed build.
@@ -89,20 +94,49 @@ fn flags(controllers: &[Controller]) -> String {
     names.join(" and ")
 }
 
+/// Groups that this process left for a leaf of theirs. The end takes it back, so that a group can
+/// be used again by what made it.
+#[derive(Debug, Default)]
+pub(crate) struct Room(Vec<Place>);
+
 /// To be called by the process outside, before it starts the one inside; see the module text.
 ///
 /// # Errors
 /// With the reason why steps cannot be limited here.
-pub(crate) fn make_room(limits: &StepLimits) -> Result<(), Failure> {
-    if !limits.need_cgroups() || is_real_root() {
-        return Ok(());
+pub(crate) fn make_room(limits: &StepLimits) -> Result<Room, Failure> {
+    let mut room = Room::default();
+    if !limits.need_cgroups() {
+        return Ok(room);
     }
+    let is_root = is_real_root();
     for place in places(limits)? {
-        if place.version == Version::Two && !enabled(&place.own, &place.controllers) {
+        if place.version == Version::Two && !(is_root && has_top(&place)) {
             move_to_leaf(&place)?;
+            room.0.push(place);
         }
     }
-    Ok(())
+    Ok(room)
+}
+
+impl Drop for Room {
+    /// Best effort: another build in the same group keeps what it needs.
+    fn drop(&mut self) {
+        for Place { own, .. } in &self.0 {
+            let entries = fs::read_dir(own).into_iter().flatten().flatten();
+            let mut names = entries.map(|entry| entry.file_name());
+            if names.any(|name| name.to_string_lossy().starts_with(STEP_PREFIX)) {
+                continue;
+            }
+            disable(own);
+            fs::write(own.join("cgroup.procs"), "0").ok();
+            fs::remove_dir(own.join(OWN_LEAF)).ok();
+        }
+    }
+}
+
+/// Whether the mount shows the root of the tree: that one has no type, and may hold processes.
+fn has_top(place: &Place) -> bool {
+    !place.mount.join(TYPE).exists()
 }
 
 fn move_to_leaf(place: &Place) -> Result<(), Failure> {
@@ -110,15 +144,31 @@ fn move_to_leaf(place: &Place) -> Result<(), Failure> {
     let shown = place.own.display();
     let leaf = place.own.join(OWN_LEAF);
     make_directory(&leaf).map_err(|e| refused(&what, format!("make a group in {shown}: {e}")))?;
-    fs::write(leaf.join("cgroup.procs"), "0")
-        .map_err(|e| refused(&what, format!("move to {}: {e}", leaf.display())))?;
+    let join = || fs::write(leaf.join("cgroup.procs"), "0");
+    let joined = join().or_else(|e| {
+        if e.raw_os_error() != Some(nix::libc::EOPNOTSUPP) {
+            return Err(e);
+        }
+        // An earlier build left controllers enabled that allow processes beside groups, if these
+        // are for threads only (see "Threads" in the kernel's text).
+        disable(&place.own);
+        join()
+    });
+    joined.map_err(|e| refused(&what, format!("move to {}: {e}", leaf.display())))?;
     enable(&place.own, &place.controllers).map_err(|e| {
         let reason = match e.raw_os_error() {
-            Some(nix::libc::EBUSY) => "it has other processes than this build".to_owned(),
+            Some(nix::libc::EBUSY) => OTHERS.to_owned(),
             _ => e.to_string(),
         };
         refused(&what, format!("use controllers in {shown}: {reason}"))
     })
+}
+
+/// Best effort: what is left over is told by what needs it.
+fn disable(directory: &Path) {
+    let on = words(&directory.join("cgroup.subtree_control"));
+    let list: Vec<String> = on.iter().map(|name| format!("-{name}")).collect();
+    fs::write(directory.join("cgroup.subtree_control"), list.join(" ")).ok();
 }
 
 fn make_directory(path: &Path) -> io::Result<()> {
@@ -266,7 +316,7 @@ impl Cgroups {
 
     fn at(limits: &StepLimits, mut parents: Vec<Place>, is_root: bool) -> Result<Self, Failure> {
         for place in &mut parents {
-            if place.version == Version::Two && is_root {
+            if place.version == Version::Two && is_root && has_top(place) {
                 place.own.clone_from(&place.mount);
             }
             if place.version == Version::Two {
@@ -309,6 +359,11 @@ impl Cgroups {
                 .fresh(&place.own)
                 .map_err(|(path, e)| failed(&path, e))?;
             group.directories.push((place.version, path.clone()));
+            if fs::read_to_string(path.join(TYPE)).is_ok_and(|kind| kind.contains("invalid")) {
+                let shown = place.own.display();
+                let reason = format!("use controllers in {shown}: {OTHERS}");
+                return Err(refused(&flags(&place.controllers), reason));
+            }
             for (name, value) in settings(place, &self.limits) {
                 let file = path.join(name);
                 match fs::write(&file, value) {
@@ -520,6 +575,24 @@ mod tests {
         .unwrap();
         fs::write(path.join("memory.peak"), "4096\n").unwrap();
         assert_eq!((group.oom_kills(), group.peak_memory()), (2, Some(4096)));
+    }
+
+    #[test]
+    fn only_the_real_root_of_the_tree_may_hold_processes() {
+        let (directory, mounts) = delegated();
+        let limits = limits(None, Some(500));
+        let place = |membership| find(&limits, membership, &mounts).unwrap().remove(0);
+        assert!(has_top(&place("0::/user.scope\n")));
+        // What a cgroup namespace shows as the root is none.
+        fs::write(directory.path().join(TYPE), "domain\n").unwrap();
+        let place = place("0::/user.scope\n");
+        assert!(!has_top(&place));
+        let cgroups = Cgroups::at(&limits, vec![place], true).unwrap();
+        assert_eq!(
+            cgroups.parents[0].own,
+            directory.path().join("user.scope"),
+            "root makes its groups where it is"
+        );
     }
 
     #[test]

@@ -78,6 +78,10 @@ fn ignore(request: &BuildRequest, dockerfile: &Dockerfile) -> Result<Option<Patt
     let Some(context) = request.context.as_deref() else {
         return Ok(None);
     };
+    // Rule I10.
+    if request.remote_context.is_some() {
+        return Ok(None);
+    }
     let file = dockerfile::ignore_file(dockerfile, context)?;
     Ok(file.and_then(|file| Patterns::parse(&file.text).ok()))
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use graph::NodeId;
 use graph::op::{self, CopySource};
 use graph::{KeyBuilder, Op};
 use store::Digest;
@@ -57,8 +58,15 @@ pub(super) fn selection_key(
     with_selection(engine, op, inputs, |selection| Ok(selection.key()))
 }
 
-pub(super) fn copy(engine: &Engine, op: &op::Copy, inputs: &[Output]) -> Result<Made, StepError> {
-    copy_and(engine, op, inputs, add)
+pub(super) fn copy(
+    engine: &Engine,
+    node: NodeId,
+    op: &op::Copy,
+    inputs: &[Output],
+) -> Result<Made, StepError> {
+    copy_and(engine, op, inputs, |engine, planned| {
+        add(engine, node, planned)
+    })
 }
 
 fn copy_and<T>(
@@ -83,6 +91,7 @@ fn copy_and<T>(
     };
     let means = Means {
         temp: &temp,
+        below: &files,
         limits: archive_limits(),
     };
     with_selection(engine, op, inputs, |selection| {
@@ -91,7 +100,12 @@ fn copy_and<T>(
     })
 }
 
-pub(super) fn workdir(engine: &Engine, op: &op::Workdir, base: &Tree) -> Result<Made, StepError> {
+pub(super) fn workdir(
+    engine: &Engine,
+    node: NodeId,
+    op: &op::Workdir,
+    base: &Tree,
+) -> Result<Made, StepError> {
     let view = engine.layers.view(base)?;
     let files = TreeFiles {
         layers: &engine.layers,
@@ -99,12 +113,16 @@ pub(super) fn workdir(engine: &Engine, op: &op::Workdir, base: &Tree) -> Result<
     };
     add(
         engine,
+        node,
         plan_workdir(op, &view, &ImageUsers::new(&view, &files))?,
     )
 }
 
 /// For layers of the image, in which no secret may be.
-fn add(engine: &Engine, planned: Planned) -> Result<Made, StepError> {
+fn add(engine: &Engine, node: NodeId, planned: Planned) -> Result<Made, StepError> {
+    for warning in &planned.warnings {
+        engine.note(node, format!("warning: {warning}"));
+    }
     let secrets = &engine.run.secrets;
     let leaks = Leaks::find(secrets, secrets.ids(), UNMOUNTED_MIN, &planned.items)
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
@@ -116,9 +134,6 @@ fn add(engine: &Engine, planned: Planned) -> Result<Made, StepError> {
 }
 
 fn add_unchecked(engine: &Engine, planned: Planned) -> Result<Digest, StepError> {
-    for warning in planned.warnings {
-        engine.warn(&warning);
-    }
     Ok(engine.layers.add_as_blob(planned.items)?)
 }
 
@@ -130,9 +145,13 @@ fn with_selection<T>(
     use_selection: impl FnOnce(&Selection<'_>) -> Result<T, StepError>,
 ) -> Result<T, StepError> {
     let wanted = |number: usize| {
-        op.sources
-            .iter()
-            .any(|s| matches!(s, CopySource::Path { input, .. } if *input == number))
+        op.sources.iter().any(|source| {
+            matches!(
+                source,
+                CopySource::Path { input, .. } | CopySource::Literal { input, .. }
+                    if *input == number
+            )
+        })
     };
     let mut views = Vec::with_capacity(inputs.len());
     for (number, input) in inputs.iter().enumerate() {
@@ -173,21 +192,25 @@ fn with_selection<T>(
                 Output::Download(download) => Source::File(download.file(&engine.layers.store)?),
                 _ => return Err(Failure::new(FailureKind::Internal, "not a download").into()),
             },
-            CopySource::Path { input, .. } => match (&inputs[*input], &stages[*input]) {
-                (Output::Context(name), _) => Source::Tree(
-                    engine
-                        .contexts
-                        .tree(name)
-                        .map_err(|e| Failure::of(FailureKind::Usage, &e))?,
-                ),
-                (Output::Tree(_), Some(stage)) => Source::Tree(stage),
-                (Output::Checkout(_), _) if let Some(tree) = &checkouts[*input] => {
-                    Source::Tree(tree.as_ref())
+            CopySource::Path { input, .. } | CopySource::Literal { input, .. } => {
+                match (&inputs[*input], &stages[*input]) {
+                    (Output::Context(name), _) => Source::Tree(
+                        engine
+                            .contexts
+                            .tree(name)
+                            .map_err(|e| Failure::of(FailureKind::Usage, &e))?,
+                    ),
+                    (Output::Tree(_), Some(stage)) => Source::Tree(stage),
+                    (Output::Checkout(_), _) if let Some(tree) = &checkouts[*input] => {
+                        Source::Tree(tree.as_ref())
+                    }
+                    (Output::Tree(_) | Output::Download(_) | Output::Checkout(_), _) => {
+                        return Err(
+                            Failure::new(FailureKind::Internal, "no view of a source").into()
+                        );
+                    }
                 }
-                (Output::Tree(_) | Output::Download(_) | Output::Checkout(_), _) => {
-                    return Err(Failure::new(FailureKind::Internal, "no view of a source").into());
-                }
-            },
+            }
         });
     }
     use_selection(&select(op, &sources)?)
@@ -203,7 +226,7 @@ pub(super) const MOUNTED: &str = "mounted";
 /// A `COPY` of one path of a context to a fixed place in an empty tree.
 fn mount_copy(source: &str, epoch: i64) -> op::Copy {
     op::Copy {
-        sources: vec![CopySource::Path {
+        sources: vec![CopySource::Literal {
             input: 1,
             path: source.to_owned(),
         }],

@@ -32,9 +32,13 @@ pub(crate) struct Dockerfile {
 /// standard input.
 pub(crate) fn read(request: &BuildRequest, given: Option<String>) -> Result<Dockerfile, Failure> {
     match &request.dockerfile {
-        DockerfileSource::Stdin => {
+        DockerfileSource::Stdin | DockerfileSource::Url(_) => {
             let text = match given {
                 Some(text) => text,
+                None if request.dockerfile != DockerfileSource::Stdin => {
+                    let message = "a Dockerfile at a URL is only read by a build";
+                    return Err(Failure::new(FailureKind::Usage, message));
+                }
                 None => limited(&mut io::stdin().lock(), Path::new("standard input"))?,
             };
             Ok(Dockerfile {
@@ -116,6 +120,8 @@ fn limited(reader: &mut dyn Read, path: &Path) -> Result<String, Failure> {
 
 /// The ignore file for the main context (rule I01): `<Dockerfile>.dockerignore` beside the
 /// Dockerfile, else `.dockerignore` in the context.
+///
+/// Only for contexts that are local (rule I10).
 pub(crate) fn ignore_file(
     dockerfile: &Dockerfile,
     context: &Path,

@@ -41,14 +41,18 @@ pub(super) fn prepare(
             inodes.insert(found.inode, found);
         }
     }
-    // Of two owners for one file that of the upper layer counts.
-    for layer in base.layers.iter().rev() {
-        let index = engine.layers.index(layer)?;
-        let owned = index.entries().iter().filter(|entry| is_owned(entry));
-        for entry in owned {
+    let view = engine.layers.view(base)?;
+    for (layer, index) in view.layers().iter().enumerate() {
+        for entry in index.entries().iter().filter(|entry| may_be_owned(entry)) {
+            // What an upper layer replaced has another owner.
+            let visible = view.lookup(&entry.path).filter(|f| f.layer == layer);
+            let file = visible.and_then(|found| view.file_of(found));
+            let Some(Entry { uid, gid, .. }) = file.map(|f| f.entry).filter(|e| is_owned(e)) else {
+                continue;
+            };
             for directory in directories {
                 let path = directory.join(os_str(&entry.path));
-                if let Some(found) = inode(&path, (entry.uid, entry.gid)) {
+                if let Some(found) = inode(&path, (*uid, *gid)) {
                     inodes.entry(found.inode).or_insert(found);
                 }
             }
@@ -110,6 +114,11 @@ fn inode(path: &Path, owner: Owner) -> Option<InodeOwner> {
         born: (found.stx_btime.tv_sec, found.stx_btime.tv_nsec),
         owner,
     })
+}
+
+/// Without a look at what a hard link is to.
+fn may_be_owned(entry: &Entry) -> bool {
+    is_owned(entry) || matches!(entry.kind, Kind::HardLink { .. })
 }
 
 fn is_owned(entry: &Entry) -> bool {

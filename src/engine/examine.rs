@@ -7,13 +7,13 @@ use graph::facts::{Facts, Selection};
 use graph::lower::LowerError;
 use graph::outline::Outline;
 use std::sync::Arc;
-use store::Store;
 
 use super::build::{Build, Handoff, selection};
 use super::dockerfile::{self, Dockerfile};
 use super::layers::Layers;
 use super::resolve::Images;
 use super::{checks, start};
+use crate::config;
 use crate::failure::Failure;
 use crate::request::BuildRequest;
 
@@ -86,7 +86,7 @@ impl<'a> Examination<'a> {
     /// Configs of the base images; none of their layers is fetched.
     fn facts(&self, selection: &Selection) -> Result<Facts, Failure> {
         let runtime = start::runtime()?;
-        let store = Arc::new(Store::open(&self.request.store_root)?);
+        let store = Arc::new(config::open_store(&self.request.store_root)?);
         let layers = Layers::new(store, None);
         let build = Build {
             request: self.request,

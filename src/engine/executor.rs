@@ -1,7 +1,6 @@
 //! Answers the scheduler: what a node's key is, whether its result is known, and how to make it.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use graph::op::{self, MountKind, Op};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use store::Digest;
 use store::record::RecordKind;
 
+use super::caches::Renewed;
 use super::context::Contexts;
 use super::fetch::{self, Access, Fetching, git, http};
 use super::layers::{Layers, Tree};
@@ -93,7 +93,7 @@ pub(crate) struct Engine {
     pub(crate) fetching: Arc<Fetching>,
     pub(crate) events: Arc<dyn Fn(Event) + Send + Sync>,
     pub(crate) cancel: Cancel,
-    pub(crate) warnings: Mutex<BTreeSet<String>>,
+    pub(crate) renewed: Renewed,
     /// False in the process outside when the plan has steps that run: then nothing is executed
     /// there, as all of it can be done inside at once.
     pub(crate) may_execute: bool,
@@ -133,7 +133,7 @@ impl From<Digest> for Made {
 impl Engine {
     /// The result recorded under `key`, if all of its bytes are still there.
     pub(super) fn look_up(&self, key: &Key) -> Result<Option<Digest>, StepError> {
-        let Some(bytes) = self.layers.store.record(STEPS, &key.0)? else {
+        let Some(bytes) = self.layers.behind.record(STEPS, &key.0)? else {
             return Ok(None);
         };
         let record: Option<StepRecord> = serde_json::from_slice(&bytes).ok();
@@ -154,7 +154,8 @@ impl Engine {
         };
         let json = serde_json::to_vec(&record)
             .map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
-        Ok(self.layers.store.put_record(STEPS, &key.0, &json)?)
+        self.layers.behind.put_record(STEPS, &key.0, json);
+        Ok(())
     }
 
     /// A step: looked up by key, and by `content_key` when it reads other trees that may hold the
@@ -302,11 +303,6 @@ impl Engine {
     }
 
     /// Said once, at the end of the build.
-    pub(crate) fn warn(&self, text: &str) {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        warnings.insert(text.to_owned());
-    }
-
     pub(crate) fn note(&self, node: NodeId, text: impl Into<String>) {
         let text = self.run.secrets.mask(text.into());
         (self.events)(Event::Note { node, text });
@@ -322,8 +318,8 @@ impl Engine {
     ) -> Result<Made, StepError> {
         match &node.op {
             Op::Run(run) => run::run(self, id, run, inputs, base, cancel),
-            Op::Copy(copy) => copying::copy(self, copy, inputs),
-            Op::Workdir(workdir) => copying::workdir(self, workdir, base),
+            Op::Copy(copy) => copying::copy(self, id, copy, inputs),
+            Op::Workdir(workdir) => copying::workdir(self, id, workdir, base),
             Op::Scratch | Op::Image { .. } | Op::Context { .. } | Op::Http(_) | Op::Git(_) => {
                 Err(Failure::new(FailureKind::Internal, "a source was executed").into())
             }

@@ -1,9 +1,10 @@
 //! Keeps overlay stacks short: the cost of a mount, and of every name that is looked up in vain,
 //! grows with the number of layers, and the kernel takes at most 500.
 //!
-//! Above [`STACK_MAX`] layers, runs of [`RUN`] neighbouring layers are merged into one directory,
-//! and runs of such runs again. A merged directory holds hard links to the files of its layers
-//! and, in overlay's form, whatever the run hides of the layers below it.
+//! Above [`LOW_STACK`] layers, runs of [`SMALL_RUN`] neighbours that hold next to nothing are merged
+//! into one directory, and runs of such runs again. Above [`STACK_MAX`] directories, runs of [`RUN`]
+//! are merged whatever they hold. A merged directory holds copies of little files, else hard links to
+//! the files of its layers, and, in overlay's form, whatever the run hides of the layers below it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,16 +25,77 @@ const STACK_MAX: usize = 32;
 /// Layers merged into one.
 const RUN: usize = 16;
 
+/// Stacks up to this height are not worth the work.
+const LOW_STACK: usize = 16;
+/// Small layers merged into one.
+const SMALL_RUN: usize = 8;
+/// What a run of small layers has at most: merging it takes no longer than the mounts and
+/// look-ups that it saves the next steps.
+const SMALL: Size = Size {
+    entries: 256,
+    bytes: 256 << 10,
+};
+/// Files up to this size are copied: a command then sees one name for each, as without merging.
+const COPIED_MAX: u64 = 64 << 10;
+
+/// How much a piece holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    entries: usize,
+    bytes: u64,
+}
+
+impl Size {
+    fn of(index: &Index) -> Self {
+        let bytes = index.entries().iter().map(|entry| match entry.kind {
+            Kind::File { size, .. } => size,
+            _ => 0,
+        });
+        Self {
+            entries: index.entries().len(),
+            bytes: bytes.sum(),
+        }
+    }
+
+    fn of_all(pieces: &[Piece]) -> Self {
+        Self {
+            entries: pieces.iter().map(|piece| piece.size.entries).sum(),
+            bytes: pieces.iter().map(|piece| piece.size.bytes).sum(),
+        }
+    }
+
+    fn is_small(self) -> bool {
+        self.entries <= SMALL.entries && self.bytes <= SMALL.bytes
+    }
+}
+
 /// A directory of a stack: one layer, or several merged.
 #[derive(Debug, Clone)]
 struct Piece {
     /// Bottom first.
     layers: Vec<Digest>,
+    size: Size,
+}
+
+impl Piece {
+    fn merged(run: &[Self]) -> Self {
+        Self {
+            layers: run.iter().flat_map(|p| p.layers.iter().copied()).collect(),
+            size: Size::of_all(run),
+        }
+    }
 }
 
 /// Directories that together show what `layers` (bottom first, none empty) show; top first.
 pub(super) fn directories(store: &Layers, layers: &[Digest]) -> Result<Vec<PathBuf>, Failure> {
-    pieces(layers)
+    let mut pieces = Vec::with_capacity(layers.len());
+    for layer in layers {
+        pieces.push(Piece {
+            layers: vec![*layer],
+            size: Size::of(&*store.index(layer)?),
+        });
+    }
+    merge_runs(pieces)
         .iter()
         .rev()
         .map(|piece| directory(store, piece))
@@ -41,20 +103,22 @@ pub(super) fn directories(store: &Layers, layers: &[Digest]) -> Result<Vec<PathB
 }
 
 /// Runs begin at fixed places from the bottom, so that a higher stack has the same ones.
-fn pieces(layers: &[Digest]) -> Vec<Piece> {
-    let mut pieces: Vec<Piece> = layers
-        .iter()
-        .map(|layer| Piece {
-            layers: vec![*layer],
-        })
-        .collect();
+fn merge_runs(mut pieces: Vec<Piece>) -> Vec<Piece> {
+    while pieces.len() > LOW_STACK {
+        let before = pieces.len();
+        let merge = |run: &[Piece]| match run.len() {
+            SMALL_RUN if Size::of_all(run).is_small() => vec![Piece::merged(run)],
+            _ => run.to_vec(),
+        };
+        pieces = pieces.chunks(SMALL_RUN).flat_map(merge).collect();
+        if pieces.len() == before {
+            break;
+        }
+    }
     while pieces.len() > STACK_MAX {
         let whole = pieces.len() / RUN * RUN;
         let rest = pieces.split_off(whole);
-        let merge = |run: &[Piece]| Piece {
-            layers: run.iter().flat_map(|p| p.layers.iter().copied()).collect(),
-        };
-        pieces = pieces.chunks(RUN).map(merge).chain(rest).collect();
+        pieces = pieces.chunks(RUN).map(Piece::merged).chain(rest).collect();
     }
     pieces
 }
@@ -80,9 +144,16 @@ fn write(store: &Layers, piece: &Piece, root: OwnedFd) -> Result<(), Failure> {
         roots.push(Arc::new(open_directory(&store.directory(layer)?)?));
     }
     let mut writer = DirWriter::new(root, store.owners()?);
-    for (path, (entry, layer)) in merge(&indexes) {
+    let merged = merge(&indexes);
+    // A copy would be another file than those linked to it.
+    let has_links = |(entry, _): &(Entry, usize)| matches!(entry.kind, Kind::HardLink { .. });
+    let may_copy = piece.size.is_small() && !merged.values().any(has_links);
+    for (path, (entry, layer)) in merged {
         let from = &roots[layer];
         match &entry.kind {
+            Kind::File { size, .. } if may_copy && *size <= COPIED_MAX => {
+                copy(&mut writer, &entry, from)?;
+            }
             Kind::File { .. } | Kind::HardLink { .. } => {
                 writer
                     .link_from(&entry, from, &path.0)
@@ -94,7 +165,6 @@ fn write(store: &Layers, piece: &Piece, root: OwnedFd) -> Result<(), Failure> {
     Ok(writer.finish()?)
 }
 
-/// Where a file has as many names as the file system allows.
 fn copy(writer: &mut DirWriter, entry: &Entry, from: &Arc<OwnedFd>) -> store::Result<()> {
     let content = Content::Beneath {
         root: from.clone(),
@@ -253,16 +323,59 @@ mod tests {
         );
     }
 
+    fn stack(count: u32, size: Size) -> Vec<Piece> {
+        let piece = |i: u32| Piece {
+            layers: vec![Digest::of(&i.to_le_bytes())],
+            size,
+        };
+        (0..count).map(piece).collect()
+    }
+
+    fn layers(pieces: &[Piece]) -> Vec<Digest> {
+        pieces.iter().flat_map(|p| p.layers.clone()).collect()
+    }
+
     #[test]
     fn stacks_stay_short_and_grow_at_the_top() {
-        let layers: Vec<Digest> = (0..2000_u32)
-            .map(|i| Digest::of(&i.to_le_bytes()))
-            .collect();
+        let big = Size {
+            entries: 10_000,
+            bytes: 1 << 30,
+        };
         for count in [1, 32, 33, 120, 300, 513, 2000] {
-            let pieces = pieces(&layers[..count]);
-            assert!(pieces.len() <= STACK_MAX, "{count}: {}", pieces.len());
-            let all: Vec<Digest> = pieces.iter().flat_map(|p| p.layers.clone()).collect();
-            assert_eq!(all, layers[..count]);
+            let before = stack(count, big);
+            let after = merge_runs(before.clone());
+            assert!(after.len() <= STACK_MAX, "{count}: {}", after.len());
+            assert_eq!(layers(&after), layers(&before));
         }
+        let merged = merge_runs(stack(32, big));
+        assert_eq!(
+            merged.len(),
+            32,
+            "big layers are left alone while they can be"
+        );
+    }
+
+    #[test]
+    fn runs_of_small_layers_are_one_directory() {
+        let small = Size {
+            entries: 1,
+            bytes: 10,
+        };
+        for (count, expected) in [(16, 16), (17, 3), (63, 14), (64, 8), (120, 15), (136, 3)] {
+            let before = stack(count, small);
+            let after = merge_runs(before.clone());
+            assert_eq!(after.len(), expected, "{count}");
+            assert_eq!(layers(&after), layers(&before));
+        }
+    }
+
+    #[test]
+    fn runs_of_small_layers_end_where_they_hold_much() {
+        let half = Size {
+            entries: SMALL.entries / 2 / SMALL_RUN,
+            bytes: 0,
+        };
+        // Two runs are as much as may be merged, so 256 layers are 32 runs and no less.
+        assert_eq!(merge_runs(stack(256, half)).len(), 32);
     }
 }

@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use sandbox::inside::Isolation;
-use sandbox::probe::{self, Probe};
+use sandbox::probe::{self, Extent, Probe};
+use sandbox::spec::Processes;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, FailureKind};
@@ -14,10 +15,22 @@ use crate::request::{BuildRequest, Snapshotter};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rung {
     pub(crate) isolation: Isolation,
+    pub(crate) processes: Processes,
     pub(crate) snapshotter: Snapshotter,
 }
 
 impl Rung {
+    /// Without a pid namespace where there could be one; that there is none in a chroot is known.
+    fn shares_processes(self) -> bool {
+        self.processes == Processes::Host && self.isolation != Isolation::Chroot
+    }
+
+    /// Nothing else keeps the processes of two steps apart.
+    pub(crate) fn runs_one_by_one(self) -> bool {
+        self.isolation == Isolation::Chroot
+            || self.processes == Processes::Host && !sandbox::watch::keeps_steps_apart()
+    }
+
     /// What cannot be had this way, for people (docs/rootless.md).
     pub(crate) fn limits(self) -> Vec<&'static str> {
         let mut limits = match self.isolation {
@@ -38,6 +51,15 @@ impl Rung {
             ],
             _ => Vec::new(),
         };
+        if self.shares_processes() {
+            limits.push(
+                "steps have no process numbers of their own: they see the processes of the \
+                 container",
+            );
+            if !sandbox::watch::keeps_steps_apart() {
+                limits.push("steps can signal processes of the same user; one runs at a time");
+            }
+        }
         if self.snapshotter == Snapshotter::Plain {
             limits.push("the first RUN of a stage copies all files of its base");
         }
@@ -58,10 +80,15 @@ impl std::fmt::Display for Rung {
             Snapshotter::Overlay => "overlay file systems",
             Snapshotter::Plain => "plain directories",
         };
+        let processes = if self.shares_processes() {
+            ", without a process namespace: /proc is masked"
+        } else {
+            ""
+        };
         let (isolation, snapshotter) = (self.isolation.name(), self.snapshotter.name());
         write!(
             f,
-            "isolation {isolation} ({how}), snapshotter {snapshotter} ({roots})"
+            "isolation {isolation} ({how}{processes}), snapshotter {snapshotter} ({roots})"
         )
     }
 }
@@ -86,6 +113,7 @@ impl Wanted {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) isolation: Isolation,
+    pub(crate) processes: Processes,
     pub(crate) probes: Result<Vec<Probe>, sandbox::Error>,
 }
 
@@ -99,12 +127,24 @@ impl Attempt {
         let has_overlay = probes.iter().any(|p| p.name == probe::OVERLAY && p.ok);
         Some(Rung {
             isolation: self.isolation,
+            processes: self.processes,
             snapshotter: if has_overlay {
                 Snapshotter::Overlay
             } else {
                 Snapshotter::Plain
             },
         })
+    }
+
+    /// Tried because a /proc of its own could not be had.
+    pub(crate) fn is_fallback(&self) -> bool {
+        self.processes == Processes::Host
+    }
+
+    /// A /proc of its own is what it could not have.
+    fn has_masked_proc(&self) -> bool {
+        let probes = self.probes.as_deref().unwrap_or_default();
+        probes.iter().any(|p| p.name == probe::PROC && !p.ok)
     }
 
     fn failure(&self) -> Failure {
@@ -130,19 +170,42 @@ pub(crate) fn attempts(wanted: Wanted, directory: &Path, all: bool) -> Vec<Attem
         Some(isolation) => vec![isolation],
         None => probe::candidates(),
     };
+    let extent = if all { Extent::All } else { Extent::Decision };
     let mut attempts = Vec::new();
+    let attempt = |isolation, processes| Attempt {
+        isolation,
+        processes,
+        probes: probe::try_inside(isolation, processes, directory, extent),
+    };
     for isolation in candidates {
-        let attempt = Attempt {
-            isolation,
-            probes: probe::try_inside(isolation, directory),
-        };
-        let works = attempt.rung().is_some();
-        attempts.push(attempt);
+        let own = attempt(isolation, Processes::Own);
+        let is_masked = own.has_masked_proc();
+        attempts.push(own);
+        if is_masked {
+            attempts.push(attempt(isolation, Processes::Host));
+        }
+        let works = attempts.last().is_some_and(|last| last.rung().is_some());
         if works && !all {
             break;
         }
     }
     attempts
+}
+
+/// What keeps the best way from working, and what would help the others.
+fn failure(attempts: &[Attempt]) -> Failure {
+    let none = || Failure::new(FailureKind::Environment, "steps cannot be run");
+    let mut failure = attempts.first().map_or_else(none, Attempt::failure);
+    for other in attempts.iter().skip(1) {
+        let isolation = other.isolation.name();
+        for hint in other.failure().hints {
+            if !failure.hints.contains(&hint) {
+                let hint = format!("or for isolation {isolation}: {hint}");
+                failure.hints.push(hint);
+            }
+        }
+    }
+    failure.hint("layercake doctor shows what this machine allows")
 }
 
 /// Decides, from memory when this boot has been asked before.
@@ -156,10 +219,7 @@ pub(crate) fn choose(wanted: Wanted, store_root: &Path) -> Result<Rung, Failure>
     }
     let attempts = attempts(wanted, store_root, false);
     let Some(found) = attempts.iter().find_map(Attempt::rung) else {
-        let failure = attempts.first().map(Attempt::failure);
-        let none = || Failure::new(FailureKind::Environment, "steps cannot be run");
-        let failure = failure.unwrap_or_else(none);
-        return Err(failure.hint("layercake doctor shows what this machine allows"));
+        return Err(failure(&attempts));
     };
     let rung = Rung {
         snapshotter: wanted.snapshotter.unwrap_or(found.snapshotter),
@@ -181,12 +241,13 @@ struct Memory {
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     isolation: String,
+    processes: String,
     snapshotter: Snapshotter,
 }
 
 impl Memory {
     /// The same answers are expected of the same boot, user, namespaces, capabilities, filter,
-    /// helpers and file system.
+    /// mounts of the kernel's file systems, helpers and file system.
     fn of(wanted: Wanted, store_root: &Path) -> Self {
         let mut hasher = blake3::Hasher::new();
         let mut add = |part: &[u8]| {
@@ -203,6 +264,14 @@ impl Memory {
         let telling = ["Uid:", "Gid:", "CapEff:", "NoNewPrivs:", "Seccomp:"];
         for line in status.lines() {
             if telling.iter().any(|name| line.starts_with(name)) {
+                add(line.as_bytes());
+            }
+        }
+        // Containers that use one store after another may have the same numbers of namespaces.
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for line in mounts.lines() {
+            let target = line.split(' ').nth(4).unwrap_or_default();
+            if target == "/" || target.starts_with("/proc") || target.starts_with("/sys") {
                 add(line.as_bytes());
             }
         }
@@ -226,6 +295,7 @@ impl Memory {
             serde_json::from_slice(&std::fs::read(&self.path).ok()?).ok()?;
         Some(Rung {
             isolation: Isolation::from_name(&remembered.isolation)?,
+            processes: Processes::from_name(&remembered.processes)?,
             snapshotter: remembered.snapshotter,
         })
     }
@@ -234,6 +304,7 @@ impl Memory {
     fn keep(&self, rung: Rung) {
         let remembered = Remembered {
             isolation: rung.isolation.name().to_owned(),
+            processes: rung.processes.name().to_owned(),
             snapshotter: rung.snapshotter,
         };
         let Some(directory) = self.path.parent() else {
@@ -281,6 +352,7 @@ mod tests {
     fn rung(probes: Vec<Probe>) -> Option<Snapshotter> {
         let attempt = Attempt {
             isolation: Isolation::UserNamespace,
+            processes: Processes::Own,
             probes: Ok(probes),
         };
         attempt.rung().map(|rung| rung.snapshotter)
@@ -313,6 +385,7 @@ mod tests {
         assert_eq!(memory.recall(), None);
         let rung = Rung {
             isolation: Isolation::Chroot,
+            processes: Processes::Host,
             snapshotter: Snapshotter::Plain,
         };
         memory.keep(rung);

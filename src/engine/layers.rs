@@ -1,7 +1,7 @@
 //! Layers in whatever form somebody needs them: an index to look into, a directory to mount or
 //! read files from, a blob to ship. Each form is made from another on first demand, once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -20,6 +20,7 @@ use store::tree::{Index, Kind};
 use store::view::View;
 use store::{Digest, Store};
 
+use super::behind::WriteBehind;
 use super::flatten;
 use crate::failure::{Failure, FailureKind};
 
@@ -87,6 +88,7 @@ impl Tree {
 /// See the module text.
 pub(crate) struct Layers {
     pub(crate) store: Arc<Store>,
+    pub(super) behind: WriteBehind,
     workers: Workers,
     /// `None` outside the user namespace: directories hold files of mapped ids, so none is made
     /// or read there.
@@ -130,6 +132,7 @@ impl Layers {
             store.keep_owners(owners);
         }
         Self {
+            behind: WriteBehind::new(store.clone()),
             store,
             workers: Workers::one_per_core(),
             owners,
@@ -181,7 +184,7 @@ impl Layers {
                 || self.stored_blob(diff_id).is_some()
                 || self.origin(diff_id).is_some()
         };
-        self.store.has_index(diff_id) && (has_content() || self.recheck(diff_id))
+        self.has_index(diff_id) && (has_content() || self.recheck(diff_id))
     }
 
     /// A directory of an earlier boot counts again when its bytes still give the diff_id.
@@ -207,7 +210,7 @@ impl Layers {
     /// The blob, if it is in the store and can be trusted: one written under an earlier boot is
     /// read once, as a power cut may have left other bytes of the same length.
     fn stored_blob(&self, diff_id: &Digest) -> Option<LayerBlob> {
-        let record = self.store.record(BLOBS, diff_id.as_bytes()).ok()??;
+        let record = self.behind.record(BLOBS, diff_id.as_bytes()).ok()??;
         let BlobRecord { blob, boot } = serde_json::from_slice(&record).ok()?;
         let digest = blob.digest()?;
         if self.store.blob_size(&digest) != Some(blob.size) {
@@ -230,7 +233,8 @@ impl Layers {
             boot,
         };
         let json = serde_json::to_vec(&record).map_err(|e| internal(e.to_string()))?;
-        Ok(self.store.put_record(BLOBS, diff_id.as_bytes(), &json)?)
+        self.behind.put_record(BLOBS, diff_id.as_bytes(), json);
+        Ok(())
     }
 
     /// The compressed bytes from the store or the image's origin.
@@ -327,34 +331,56 @@ impl Layers {
     /// with ELOOP). An empty directory when that leaves none (rule S12): overlayfs wants one.
     pub(crate) fn lowers(&self, tree: &Tree) -> Result<Vec<PathBuf>, Failure> {
         let mut wanted: Vec<Digest> = Vec::new();
+        let mut seen = HashSet::new();
         for layer in tree.layers.iter().rev() {
-            if !wanted.contains(layer) && !self.index(layer)?.is_empty() {
+            if seen.insert(layer) && !self.index(layer)?.is_empty() {
                 wanted.push(*layer);
             }
         }
         if wanted.is_empty() {
             return Ok(vec![self.store.layer_draft()?.files()]);
         }
+        self.unpack_all(&wanted);
+        wanted.reverse();
+        flatten::directories(self, &wanted)
+    }
+
+    /// Unpacks the layers of which nothing is known yet, because a step is about to run on them: to
+    /// inflate a layer once gives its directory and its index.
+    pub(super) fn unpack_unknown(&self, tree: &Tree) {
+        let mut unknown: Vec<Digest> = tree.layers.to_vec();
+        unknown.retain(|layer| !self.has_index(layer));
+        unknown.sort_unstable();
+        unknown.dedup();
+        match unknown.as_slice() {
+            [layer] => {
+                // The error comes again.
+                self.directory(layer).ok();
+            }
+            layers => self.unpack_all(layers),
+        }
+    }
+
+    /// Unpacks what is not unpacked of these layers, several at once as inflating is one thread per
+    /// layer. Errors come again when a directory is asked for.
+    pub(super) fn unpack_all(&self, wanted: &[Digest]) {
         let missing: Vec<&Digest> = wanted
             .iter()
             .filter(|l| self.known_directory(l).is_none())
             .collect();
-        if missing.len() > 1 {
-            // Inflating is one thread per layer: several layers at once.
-            let queue = Mutex::new(missing.iter());
-            std::thread::scope(|scope| {
-                for _ in 0..self.workers.count().max(4).min(missing.len()) {
-                    scope.spawn(|| {
-                        while let Some(layer) = { lock(&queue).next() } {
-                            // The error comes again, in order, below.
-                            self.directory(layer).ok();
-                        }
-                    });
-                }
-            });
+        if missing.len() < 2 {
+            return;
         }
-        wanted.reverse();
-        flatten::directories(self, &wanted)
+        let queue = Mutex::new(missing.iter());
+        std::thread::scope(|scope| {
+            for _ in 0..self.workers.count().max(4).min(missing.len()) {
+                scope.spawn(|| {
+                    while let Some(layer) = { lock(&queue).next() } {
+                        self.directory(layer).ok();
+                    }
+                });
+            }
+        });
     }
 
     /// The directory called `name`, made by `make` in an empty one when it is not there.
@@ -390,6 +416,16 @@ impl Layers {
         })
     }
 
+    fn put_index(&self, diff_id: &Digest, index: Index) {
+        let index = Arc::new(index);
+        lock(&self.indexes).insert(*diff_id, index.clone());
+        self.behind.put_index(*diff_id, index);
+    }
+
+    fn has_index(&self, diff_id: &Digest) -> bool {
+        lock(&self.indexes).contains_key(diff_id) || self.store.has_index(diff_id)
+    }
+
     /// Puts a layer made of `items` into the store as a blob.
     pub(crate) fn add_as_blob(&self, items: Vec<Item>) -> Result<Digest, Failure> {
         let writer = self.store.blob_writer()?;
@@ -404,7 +440,7 @@ impl Layers {
             size: sealed.blob.size,
             media_type: sealed.blob.media_type.to_string(),
         };
-        self.store.put_index(&sealed.diff_id, &index)?;
+        self.put_index(&sealed.diff_id, index);
         self.record_blob(&sealed.diff_id, &blob)?;
         Ok(sealed.diff_id)
     }
@@ -418,7 +454,7 @@ impl Layers {
         let (index, writer) = pack(items, HashWriter::new(std::io::sink()))
             .map_err(|e| Failure::of(FailureKind::Build, &e))?;
         let diff_id = writer.finish().0;
-        self.store.put_index(&diff_id, &index)?;
+        self.put_index(&diff_id, index);
         self.store.commit_layer(draft, &diff_id)?;
         Ok(diff_id)
     }

@@ -7,6 +7,7 @@
 //! root in a user namespace: [`start`]. A build that finds everything in the cache never gets
 //! there.
 
+mod behind;
 mod build;
 mod caches;
 mod cgroup;
@@ -30,6 +31,7 @@ mod logs;
 mod mounts;
 mod output;
 mod resolve;
+mod room;
 mod rootfs;
 mod run;
 mod secrets;

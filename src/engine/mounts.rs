@@ -39,7 +39,7 @@ pub(super) fn prepare(
         leases: caches::lease(engine, id, op, inputs)?,
         ..Prepared::default()
     };
-    let resolv_conf = engine.run.resolv_conf.clone();
+    let resolv_conf = engine.run.resolv_conf.of(op.network);
     prepared
         .mounts
         .push(file("/etc/resolv.conf", resolv_conf, 0o644, 0, 0));
@@ -102,13 +102,25 @@ fn kind(
             source: prepared.leases.path(number)?,
             read_only: *read_only,
         })),
-        MountKind::Tmpfs { size } => Ok(Some(Kind::Tmpfs {
+        MountKind::Tmpfs { size, read_only } => Ok(Some(Kind::Tmpfs {
             size: *size,
-            mode: 0o1777,
+            mode: mode_of_tmpfs(engine, &inputs[0], &mount.target)?,
+            read_only: *read_only,
         })),
         MountKind::Secret { .. } => Ok(secret(engine, &mount.kind, prepared)?),
         MountKind::Ssh { .. } => Ok(ssh(engine, &mount.kind, prepared)?),
     }
+}
+
+/// A tmpfs has the mode of the directory it covers, as runc makes it.
+fn mode_of_tmpfs(engine: &Engine, base: &Output, target: &str) -> Result<u32, StepError> {
+    const OPEN: u32 = 0o1777;
+    let view = engine.layers.view(base.tree()?)?;
+    let place = view
+        .resolve(target.trim_matches('/').as_bytes(), true)
+        .map_err(|e| Failure::of(FailureKind::Build, &e))?;
+    let covered = view.lookup(&place.path).filter(|f| f.is_directory());
+    Ok(covered.map_or(OPEN, |found| found.entry.mode))
 }
 
 fn bind(

@@ -150,11 +150,12 @@ impl Resolver<'_> {
                 })
             }
             Some(NamedContext::Image(reference)) => self.image(reference, &need.platform, pin),
-            Some(NamedContext::Git(_)) => {
-                let message = format!(
-                    "build context {:?} is a git repository, not an image",
-                    need.reference
-                );
+            Some(context @ (NamedContext::Git(_) | NamedContext::Http(_))) => {
+                let what = match context {
+                    NamedContext::Git(_) => "a git repository",
+                    _ => "a file on an HTTP server",
+                };
+                let message = format!("build context {:?} is {what}, not an image", need.reference);
                 Err(Failure::new(FailureKind::Usage, message))
             }
             Some(NamedContext::Directory(path)) => {

@@ -4,13 +4,14 @@
 //! Filling a plain directory copies the whole base, so one that a step is done with is kept: the
 //! next step of its stage goes on in it, after the layers between were put on top.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Mode, Timespec, Timestamps};
 use sandbox::inside::Isolation;
-use sandbox::spec::Root;
+use sandbox::spec::{Processes, Root};
 use store::Digest;
 use store::content::Item;
 use store::dirwriter::{DirWriter, open_directory};
@@ -21,6 +22,7 @@ use store::tree::{Entry, Kind};
 
 use super::copying;
 use super::executor::{Engine, StepError};
+use super::host::Rung;
 use super::layers::Tree;
 use crate::failure::{Failure, FailureKind};
 use crate::request::Snapshotter;
@@ -28,13 +30,19 @@ use crate::request::Snapshotter;
 /// As many directories wait for a next step; of more the oldest goes.
 const IDLE_MAX: usize = 4;
 
+/// What every step has mounts on.
+const MOUNT_POINTS: [&[u8]; 5] = [b"proc", b"sys", b"dev", b"etc/hosts", b"etc/resolv.conf"];
+
 /// How steps of this build are kept apart from the host and get their roots.
 #[derive(Debug)]
 pub(crate) struct Roots {
     pub(crate) isolation: Isolation,
+    pub(crate) processes: Processes,
     snapshotter: Snapshotter,
     /// Oldest first.
     idle: Mutex<Vec<Plain>>,
+    /// With the time of its directories.
+    skeleton: Mutex<Option<(i64, PathBuf)>>,
 }
 
 /// A directory that holds a stack of layers.
@@ -55,15 +63,19 @@ pub(super) enum StepRoot {
         draft: LayerDraft,
         before: Snapshot,
         start: (i64, i64),
+        /// Whether a next step can go on in it; known after the changes are.
+        is_whole: Cell<bool>,
     },
 }
 
 impl Roots {
-    pub(crate) fn new(isolation: Isolation, snapshotter: Snapshotter) -> Self {
+    pub(crate) fn new(rung: Rung) -> Self {
         Self {
-            isolation,
-            snapshotter,
+            isolation: rung.isolation,
+            processes: rung.processes,
+            snapshotter: rung.snapshotter,
             idle: Mutex::default(),
+            skeleton: Mutex::default(),
         }
     }
 
@@ -83,8 +95,12 @@ impl Roots {
         epoch: i64,
     ) -> Result<StepRoot, StepError> {
         if !self.is_plain() {
-            let lowers = engine.layers.lowers(base)?;
-            let draft = engine.layers.store.layer_draft()?;
+            let mut lowers = engine.layers.lowers(base)?;
+            let view = engine.layers.view(base)?;
+            if MOUNT_POINTS.iter().any(|path| view.lookup(path).is_none()) {
+                lowers.push(self.skeleton(engine, epoch)?);
+            }
+            let draft = engine.layers.behind.layer_draft()?;
             let start = prepare_directory(&draft.files(), epoch)?;
             return Ok(StepRoot::Overlay {
                 draft,
@@ -101,7 +117,31 @@ impl Roots {
             draft,
             before,
             start,
+            is_whole: Cell::new(true),
         })
+    }
+
+    /// A directory to lie below all layers, with the mount points that every step needs. Those
+    /// that an image lacks would else be made in each step's upper directory and removed again.
+    fn skeleton(&self, engine: &Engine, epoch: i64) -> Result<PathBuf, Failure> {
+        let mut skeleton = self.skeleton.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, path)) = skeleton.as_ref().filter(|(time, _)| *time == epoch) {
+            return Ok(path.clone());
+        }
+        let path = engine.layers.store.layer_draft()?.files();
+        for name in ["proc", "sys", "dev", "etc"] {
+            let directory = path.join(name);
+            std::fs::create_dir(&directory).map_err(store::Error::io("create", &directory))?;
+            if name == "etc" {
+                for file in ["hosts", "resolv.conf"].map(|file| directory.join(file)) {
+                    std::fs::write(&file, "").map_err(store::Error::io("create", &file))?;
+                }
+            }
+            // As a step sees what it makes itself, should it change one.
+            prepare_directory(&directory, epoch)?;
+        }
+        *skeleton = Some((epoch, path.clone()));
+        Ok(path)
     }
 
     fn plain(&self, engine: &Engine, base: &Tree) -> Result<LayerDraft, StepError> {
@@ -109,7 +149,7 @@ impl Roots {
             Some(plain) => (plain.tree.layers.len(), plain.draft),
             None => {
                 let draft = engine.layers.store.layer_draft()?;
-                fill(engine, base, b"", &draft.files())?;
+                fill_root(engine, base, &draft.files())?;
                 (base.layers.len(), draft)
             }
         };
@@ -170,9 +210,24 @@ impl StepRoot {
         }
     }
 
+    /// Whether it holds all files, not only the changed ones.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain { .. })
+    }
+
     /// Where changed files are after the step.
     pub(super) fn files(&self) -> PathBuf {
         self.draft().files()
+    }
+
+    /// Puts directories into the root, as changes that the step makes.
+    pub(super) fn add_directories(&self, engine: &Engine, items: &[Item]) -> Result<(), Failure> {
+        let owners = engine.layers.owners()?;
+        let mut writer = DirWriter::new(open_directory(&self.files())?, owners);
+        for item in items {
+            writer.write(&item.entry, &mut std::io::empty())?;
+        }
+        Ok(writer.finish()?)
     }
 
     /// Runs `with` an empty directory beside the root, for what a step without mounts needs, and
@@ -208,10 +263,13 @@ impl StepRoot {
                 draft,
                 before,
                 start,
+                is_whole,
             } => {
                 let clock = clock(*start);
-                let items = before.changes(&draft.files(), owners, Some(&clock));
-                Ok((items.map_err(build)?, clock))
+                let changes = before.changes(&draft.files(), owners, Some(&clock));
+                let changes = changes.map_err(build)?;
+                is_whole.set(changes.is_whole);
+                Ok((changes.items, clock))
             }
         }
     }
@@ -225,13 +283,27 @@ impl StepRoot {
     ) -> Result<Digest, Failure> {
         match self {
             Self::Overlay { draft, .. } => engine.layers.add_as_directory(items, &draft),
-            Self::Plain { draft, .. } => {
+            Self::Plain {
+                draft, is_whole, ..
+            } => {
                 let layer = engine.layers.add_as_blob(items)?;
-                engine.roots.give_back(base.with(layer), draft);
+                if is_whole.get() {
+                    engine.roots.give_back(base.with(layer), draft);
+                }
                 Ok(layer)
             }
         }
     }
+}
+
+/// Fills `directory` with all that `tree` has.
+fn fill_root(engine: &Engine, tree: &Tree, directory: &Path) -> Result<(), StepError> {
+    engine.layers.unpack_all(&tree.layers);
+    let view = engine.layers.view(tree)?;
+    let owners = engine.layers.owners()?;
+    let writer = || Ok(DirWriter::new(open_directory(directory)?, owners));
+    let open = |found: &store::view::Found<'_>| copying::open(&engine.layers, tree, found);
+    Ok(plain::write_whole_tree(&view, &writer, &open)?)
 }
 
 /// Fills `directory` with what `tree` has at and below `below`, which must be a directory.

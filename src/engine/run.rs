@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,17 @@ use graph::{Cancel, Event, NodeId};
 use sandbox::emulate::InodeOwner;
 use sandbox::spec as container;
 use serde::{Deserialize, Serialize};
+use store::content::Item;
 use store::diff::{Below, changes};
-use store::tree::Entry;
+use store::scan::StepClock;
+use store::tree::{Entry, Kind};
 use store::view::View;
 
 use super::cgroup::{self, Cgroups, StepGroup};
-use super::copy::{Identity, ImageUsers};
-use super::copying::TreeFiles;
+use super::copy::users::NumbersOnly;
+use super::copy::{Identity, ImageUsers, plan_workdir};
+use super::copying::{self, TreeFiles};
+use super::dns::ResolvConf;
 use super::emulation;
 use super::executor::{Engine, Made, Output, StepError};
 use super::layers::Tree;
@@ -27,13 +32,14 @@ use super::mounts;
 use super::output::StepOutput;
 use super::rootfs::StepRoot;
 use super::secrets::{Leaks, MOUNTED_MIN, Secrets};
+use super::settle;
 use crate::failure::{Failure, FailureKind};
 use crate::request::StepLimits;
 
 /// What all `RUN`s of a build have in common.
 pub(crate) struct RunSettings {
     pub(crate) secrets: Arc<Secrets>,
-    pub(crate) resolv_conf: Vec<u8>,
+    pub(crate) resolv_conf: ResolvConf,
     pub(crate) limits: StepLimits,
     /// When the limits need them.
     pub(crate) cgroups: Option<Cgroups>,
@@ -99,6 +105,7 @@ pub(super) fn run(
     cancel: &Cancel,
 ) -> Result<Made, StepError> {
     let privileges = privileges(op)?;
+    engine.layers.unpack_unknown(base);
     let view = engine.layers.view(base)?;
     let files = TreeFiles {
         layers: &engine.layers,
@@ -108,6 +115,7 @@ pub(super) fn run(
         .identity(&op.user)
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
     let root = engine.roots.prepare(engine, base, op.epoch)?;
+    make_working_directory(engine, op, &view, &identity, &root)?;
     let mut prepared = mounts::prepare(engine, id, op, inputs)?;
     // Until the command has ended.
     let leases = std::mem::take(&mut prepared.leases);
@@ -115,7 +123,9 @@ pub(super) fn run(
     let cgroups = engine.run.cgroups.as_ref();
     let group = cgroups.map(Cgroups::step).transpose()?;
     let mut spec = container::Spec {
+        network: network(engine, op),
         privileges,
+        processes: engine.roots.processes,
         timeout: engine.run.limits.timeout,
         cgroups: group.iter().flat_map(StepGroup::directories).collect(),
         emulation: emulation::prepare(engine, base, &root.spec(), &agents)?,
@@ -127,8 +137,7 @@ pub(super) fn run(
     drop((spec, leases, agents, group));
     let (mut items, clock) = root.changes(engine, op.epoch)?;
     emulation::apply(&told, &owners, &mut items, &root.files());
-    let items = super::settle::settle(items, &root.files(), &clock)
-        .map_err(|e| Failure::of(FailureKind::Build, &e))?;
+    let items = settled(engine, (op, base, &view), &root, items, clock)?;
     let items = changes(items, &ViewBelow(&view))?;
     let leaks = Leaks::find(&engine.run.secrets, secret_ids(op), MOUNTED_MIN, &items)
         .map_err(|e| Failure::of(FailureKind::Build, &e))?;
@@ -139,6 +148,66 @@ pub(super) fn run(
         usage: Some(usage),
         secrets: leaks.ids().map(str::to_owned).collect(),
     })
+}
+
+/// A working directory that is not there (an earlier step removed it) is made again, with its
+/// parents, and belongs to the user of the step (rule R03). One in a mount is left to the mount.
+fn make_working_directory(
+    engine: &Engine,
+    op: &op::Run,
+    view: &View,
+    identity: &Identity,
+    root: &StepRoot,
+) -> Result<(), Failure> {
+    let cwd = Path::new(&op.cwd);
+    let is_mounted = |mount: &op::Mount| !mount.target.is_empty() && cwd.starts_with(&mount.target);
+    if op.mounts.iter().any(is_mounted) {
+        return Ok(());
+    }
+    let workdir = op::Workdir {
+        path: op.cwd.clone(),
+        user: format!("{}:{}", identity.uid, identity.gid),
+        epoch: op.epoch,
+    };
+    // What is in the way is told when the step is there.
+    match plan_workdir(&workdir, view, &NumbersOnly) {
+        Ok(planned) if !planned.items.is_empty() => root.add_directories(engine, &planned.items),
+        _ => Ok(()),
+    }
+}
+
+/// `items` without what only the time and the place of the step made.
+fn settled(
+    engine: &Engine,
+    (op, base, view): (&op::Run, &Tree, &View),
+    root: &StepRoot,
+    items: Vec<Item>,
+    clock: StepClock,
+) -> Result<Vec<Item>, Failure> {
+    let read = |path: &[u8]| {
+        let mut bytes = Vec::new();
+        if let Some(found) = view.lookup(path)
+            && let Some(file) = view.file_of(found)
+            && matches!(file.entry.kind, Kind::File { .. })
+        {
+            let reader = copying::open(&engine.layers, base, &file)?;
+            reader.take(settle::SIZE_MAX).read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    };
+    let step = settle::Step {
+        clock,
+        view,
+        read: &read,
+        args: &op.args,
+        base: base.digest(),
+    };
+    let place = settle::Place {
+        directory: &root.files(),
+        is_plain: root.is_plain(),
+        owners: engine.layers.owners()?,
+    };
+    settle::settle(items, &place, &step).map_err(|e| Failure::of(FailureKind::Build, &e))
 }
 
 /// The secrets that a step has.
@@ -166,6 +235,16 @@ fn privileges(op: &op::Run) -> Result<container::Privileges, Failure> {
     Err(Failure::new(FailureKind::Environment, message).hint("run layercake as root"))
 }
 
+fn network(engine: &Engine, op: &op::Run) -> container::Network {
+    match op.network {
+        op::Network::None => container::Network::None,
+        op::Network::Sandbox => container::Network::Sandbox {
+            forward_dns: engine.run.resolv_conf.needs_forwarding(),
+        },
+        op::Network::Default | op::Network::Host => container::Network::Host,
+    }
+}
+
 fn spec(
     op: &op::Run,
     root: &StepRoot,
@@ -183,10 +262,8 @@ fn spec(
             groups: identity.groups.clone(),
         },
         hostname: op.hostname.clone(),
-        network: match op.network {
-            op::Network::None => container::Network::None,
-            op::Network::Default | op::Network::Host => container::Network::Host,
-        },
+        network: container::Network::Host,
+        processes: container::Processes::Own,
         mounts: prepared.mounts,
         privileges: container::Privileges::Default,
         shm_size: op.shm_size,

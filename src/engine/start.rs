@@ -15,7 +15,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::build::{Attempt, Build, Handoff};
 use super::fetch::context;
 use super::host::{self, Rung, Wanted};
-use super::{cgroup, export, signals};
+use super::signals::{self, Stopped};
+use super::{cgroup, export, room};
 use crate::failure::{Failure, FailureKind};
 use crate::report;
 use crate::request::{BuildRequest, Snapshotter};
@@ -45,24 +46,27 @@ pub(crate) fn start(request: &BuildRequest, inside: Option<Inside>) -> Result<u8
         owners: inside.as_ref().map(owners),
         rung: inside.as_ref().map(|inside| Rung {
             isolation: inside.isolation,
+            processes: inside.processes,
             snapshotter: handoff.snapshotter.unwrap_or(Snapshotter::Overlay),
         }),
         handoff,
     };
     let result = build.run();
-    // Threads that still wait for something must not hold the end up.
-    runtime.shutdown_background();
-    match result.map_err(canceled)? {
+    let result = result.map_err(|failure| room::explain(canceled(failure), request));
+    let result = result.and_then(|attempt| match attempt {
         Attempt::Done(exported) => export::announce(request, &exported).map(|()| 0),
         Attempt::NeedsInside(_) if inside.is_some() => Err(Failure::new(
             FailureKind::Internal,
             "inside, and still asking to be inside",
         )),
         Attempt::NeedsInside(mut handoff) => {
-            handoff.context = local.as_ref().map(|local| local.directory.clone());
-            enter(request, handoff)
+            handoff.context = local.as_ref().and_then(|local| local.directory.clone());
+            enter(request, handoff, &runtime, &stopped).map_err(canceled)
         }
-    }
+    });
+    // Threads that still wait for something must not hold the end up.
+    runtime.shutdown_background();
+    result
 }
 
 pub(super) fn runtime() -> Result<Runtime, Failure> {
@@ -81,17 +85,29 @@ fn owners(inside: &Inside) -> Owners {
 }
 
 /// Runs the same command line again, inside.
-fn enter(request: &BuildRequest, mut handoff: Handoff) -> Result<u8, Failure> {
+fn enter(
+    request: &BuildRequest,
+    mut handoff: Handoff,
+    runtime: &Runtime,
+    stopped: &Stopped,
+) -> Result<u8, Failure> {
     let rung = host::choose(Wanted::of(request), &request.store_root)?;
     if request.verbose {
         report::line(&rung.to_string());
     }
     handoff.snapshotter = Some(rung.snapshotter);
-    cgroup::make_room(&request.limits)?;
+    let _room = cgroup::make_room(&request.limits)?;
     let launcher = Launcher::new(std::env::args_os().skip(1))
         .isolation(Some(rung.isolation))
+        .processes(rung.processes)
         .fd(send(&handoff)?);
-    let code = launcher.run().map_err(|e| Failure::from(&e))?;
+    if stopped.kind().is_some() {
+        return Err(Failure::new(FailureKind::Interrupted, "not started"));
+    }
+    let running = launcher.spawn().map_err(|e| Failure::from(&e))?;
+    let process = running.pidfd().map_err(|e| Failure::from(&e))?;
+    stopped.pass_on(runtime, process);
+    let code = running.wait_only().map_err(|e| Failure::from(&e))?;
     Ok(u8::try_from(code).unwrap_or(FailureKind::Internal.exit_code()))
 }
 

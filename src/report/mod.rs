@@ -9,7 +9,7 @@ mod terminal;
 pub use diagnostic::{LineStarts, Problem};
 pub(crate) use excerpt::excerpt;
 pub(crate) use plain::Plain;
-pub(crate) use summary::Summary;
+pub(crate) use summary::{Summary, bytes as size};
 pub(crate) use terminal::{data, exit_on_panic, line};
 
 use std::io::IsTerminal;

@@ -37,7 +37,7 @@ impl Summary<'_> {
 }
 
 /// `1.2 MB`, decimal units as registries show them.
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut unit = 0;
     let mut tenths = u128::from(count) * 10;

@@ -1,6 +1,8 @@
-//! `cargo bench`: what a step, an unchanged build and a big copy cost, each beside a baseline of
-//! the same run. Needs a static busybox and, for the baseline of steps, bubblewrap. Prints
-//! medians; nothing here can fail for being slow.
+//! `cargo bench --bench build`: what a step, an unchanged build and a big copy cost, each beside a
+//! baseline of the same run, and what steps and packages cost on each way to run them. Needs a
+//! static busybox; for the baseline of steps bubblewrap, for packages mmdebstrap and a mirror of
+//! Debian. Prints medians; nothing here can fail for being slow. A name (`-- packages`) runs only
+//! that part.
 //!
 //! Every build goes to a fresh store: nothing is deleted between measurements, as that slows
 //! some file systems down for a minute.
@@ -18,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+mod ways;
+
 const ROUNDS: usize = 9;
 const STEPS: usize = 20;
 const FILES: usize = 20_000;
@@ -32,11 +36,27 @@ fn main() {
         base: base(&scratch),
         scratch,
     };
-    bench.steps();
-    bench.unchanged();
-    bench.copy();
+    let parts: [(&str, Part); 5] = [
+        ("steps", Bench::steps),
+        ("unchanged", Bench::unchanged),
+        ("copy", Bench::copy),
+        ("ways", ways::steps),
+        ("packages", ways::packages),
+    ];
+    let names: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    for (name, part) in parts {
+        if names.is_empty() || names.iter().any(|n| n == name) {
+            part(&bench);
+        }
+    }
     println!("scratch files are in {}", bench.scratch.display());
 }
+
+/// What is measured together.
+type Part = fn(&Bench);
 
 struct Bench {
     scratch: PathBuf,
@@ -106,29 +126,25 @@ impl Bench {
     }
 
     fn build(&self, context: &Path, store: &str) -> Duration {
+        let busybox = format!("busybox=oci-layout://{}", self.base.display());
+        self.build_with(context, store, &["--build-context", &busybox])
+    }
+
+    fn build_with(&self, context: &Path, store: &str, flags: &[&str]) -> Duration {
         let output = format!("type=oci,dest={store}-out,tar=false");
         timed(
             Command::new(program())
                 .env("LAYERCAKE_ROOT", self.scratch.join(store))
                 .current_dir(&self.scratch)
-                .args(["build", "--output", &output, "--build-context"])
-                .arg(format!("busybox=oci-layout://{}", self.base.display()))
+                .args(["build", "--output", &output])
+                .args(flags)
                 .arg(context),
         )
     }
 
     /// The cost of one step: a build of many minus a build of one, layers and records included.
     fn steps(&self) {
-        let dockerfile = |count: usize| {
-            (0..count).fold("FROM busybox\n".to_owned(), |mut text, i| {
-                writeln!(text, "RUN echo {i} > /f{i}").unwrap();
-                text
-            })
-        };
-        let (one, many) = (
-            self.context("one", &dockerfile(1)),
-            self.context("many", &dockerfile(STEPS + 1)),
-        );
+        let (one, many) = self.one_and_many();
         let has_bwrap = Command::new("bwrap").arg("--version").output().is_ok();
         let (mut steps, mut baseline) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
@@ -148,18 +164,53 @@ impl Bench {
         }
     }
 
-    /// Mean of as many runs as a build has steps.
+    /// Contexts for a build of one trivial step, and of [`STEPS`] more.
+    fn one_and_many(&self) -> (PathBuf, PathBuf) {
+        let dockerfile = |count: usize| {
+            (0..count).fold("FROM busybox\n".to_owned(), |mut text, i| {
+                writeln!(text, "RUN echo {i} > /f{i}").unwrap();
+                text
+            })
+        };
+        (
+            self.context("one", &dockerfile(1)),
+            self.context("many", &dockerfile(STEPS + 1)),
+        )
+    }
+
+    /// Mean of as many runs as a build has steps, each with the namespaces and mounts of a step:
+    /// what bubblewrap does not cover of /proc by itself is covered here, where the host has it.
     fn bwrap(&self) -> Duration {
         let root = self.scratch.join("root");
+        let empty = self.scratch.join("empty");
+        fs::create_dir_all(&empty).unwrap();
+        let empty = empty.to_str().unwrap();
+        let mut covers: Vec<&str> = Vec::new();
+        for (source, target) in [
+            ("/dev/null", "/proc/kcore"),
+            ("/dev/null", "/proc/keys"),
+            ("/dev/null", "/proc/timer_list"),
+            (empty, "/proc/acpi"),
+            (empty, "/proc/scsi"),
+            ("/proc/fs", "/proc/fs"),
+        ] {
+            if Path::new(target).exists() {
+                covers.extend(["--ro-bind", source, target]);
+            }
+        }
         let total: Duration = (0..STEPS)
             .map(|i| {
                 timed(
                     Command::new("bwrap")
                         .args(["--unshare-user", "--unshare-pid", "--unshare-ipc"])
-                        .args(["--unshare-uts", "--die-with-parent", "--bind"])
+                        .args(["--unshare-uts", "--unshare-cgroup-try"])
+                        .args(["--hostname", "step", "--die-with-parent", "--bind"])
                         .arg(&root)
-                        .args(["/", "--proc", "/proc", "--dev", "/dev", "--ro-bind", "/sys"])
-                        .args(["/sys", "--ro-bind", "/etc/resolv.conf", "/etc/resolv.conf"])
+                        .args(["/", "--proc", "/proc"])
+                        .args(&covers)
+                        .args(["--dev", "/dev", "--tmpfs", "/dev/shm"])
+                        .args(["--mqueue", "/dev/mqueue", "--ro-bind", "/sys", "/sys"])
+                        .args(["--ro-bind", "/etc/resolv.conf", "/etc/resolv.conf"])
                         .args(["--ro-bind", "/etc/hosts", "/etc/hosts", "--chdir", "/"])
                         .args(["/bin/sh", "-c", &format!("echo {i} > /f{i}")]),
                 )
@@ -169,9 +220,10 @@ impl Bench {
     }
 
     fn unchanged(&self) {
-        let context = self.scratch.join("many");
+        let (_, context) = self.one_and_many();
+        self.build(&context, "unchanged");
         let times = (0..ROUNDS)
-            .map(|_| self.build(&context, "many-0"))
+            .map(|_| self.build(&context, "unchanged"))
             .collect();
         println!(
             "{STEPS} steps, nothing changed: {:.1} ms",
@@ -179,7 +231,8 @@ impl Bench {
         );
     }
 
-    /// A context of many small files against `tar | sha256sum`.
+    /// A context of many small files against `tar | sha256sum`, and then `pigz` on two threads where
+    /// that is installed: a step does both.
     fn copy(&self) {
         let context = self.context("files", "FROM scratch\nCOPY data /data\n");
         for directory in 0..FILES / 100 {
@@ -194,16 +247,15 @@ impl Bench {
                 .unwrap();
             }
         }
-        let baseline = || {
-            timed(
-                Command::new("sh")
-                    .args(["-c", "tar -c data | sha256sum"])
-                    .current_dir(&context),
-            )
-        };
-        let (mut cold, mut warm, mut tar) = (Vec::new(), Vec::new(), Vec::new());
+        let shell = |text: &str| timed(Command::new("sh").args(["-c", text]).current_dir(&context));
+        let has_pigz = Command::new("pigz").arg("--version").output().is_ok();
+        let (mut cold, mut warm, mut tar, mut pigz) = (vec![], vec![], vec![], vec![]);
         for round in 0..3 {
-            tar.push(baseline());
+            tar.push(shell("tar -c data | sha256sum"));
+            if has_pigz {
+                shell("tar -c data > ../data.tar");
+                pigz.push(shell("pigz -p 2 < ../data.tar > ../data.tar.gz"));
+            }
             let store = format!("files-{round}");
             cold.push(self.build(&context, &store));
             warm.push(self.build(&context, &store));
@@ -213,6 +265,9 @@ impl Bench {
             milliseconds(median(cold))
         );
         println!("  tar -c | sha256sum: {:.0} ms", milliseconds(median(tar)));
+        if has_pigz {
+            println!("  and then pigz -p 2: {:.0} ms", milliseconds(median(pigz)));
+        }
         println!(
             "  again, nothing changed: {:.0} ms",
             milliseconds(median(warm))

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
+use crate::rungs::ways;
 use crate::support::{Env, can_run};
 
 const DOCKERFILE: &str = "FROM busybox AS a\nRUN mkdir /d && echo 1 > /d/b && echo 2 > /d/a && ln /d/a /d/c\n\
@@ -86,4 +87,91 @@ fn e01_source_date_epoch_is_everywhere_when_it_is_given() {
             .to_string()
             .contains("SOURCE_DATE_EPOCH")
     );
+}
+
+/// What packages leave behind when they are installed: times, random identities, transcripts of
+/// terminals that are not everywhere.
+const INSTALLED: &str = r#"FROM busybox
+COPY shadow /etc/shadow
+RUN <<EOF
+set -e
+now=$(date -u '+%Y-%m-%d  %H:%M:%S')
+mkdir -p /var/log/apt /var/lib/dbus
+random=$(busybox od -An -tx1 -N16 /dev/urandom | tr -d ' \n')
+printf '\nLog started: %s\n%s\nLog ended: %s\n' "$now" "$random" "$now" > /var/log/apt/term.log
+echo "$now startup" > /var/log/dpkg.log
+echo "$random" | sed 's/^\(.\{12\}\).\(...\)./\14\28/' > /etc/machine-id
+cp /etc/machine-id /var/lib/dbus/machine-id
+echo "app:!:$(($(date +%s) / 86400)):0:99999:7:::" >> /etc/shadow
+t=$(date +%s)
+echo 'x = 1' > /m.py
+{ printf '\247\r\r\n\0\0\0\0'
+for n in $t $((t >> 8)) $((t >> 16)) $((t >> 24)); do printf "\\$(printf %o $((n & 255)))"; done
+printf '\6\0\0\0code'; } > /m.pyc
+EOF
+RUN echo more >> /etc/machine-id
+"#;
+
+#[test]
+fn what_packages_leave_behind_does_not_differ() {
+    if !can_run() {
+        return;
+    }
+    let mut digests = Vec::new();
+    for way in ways() {
+        let env = Env::new();
+        env.write("shadow", "root:*:19000:0:99999:7:::\n");
+        env.dockerfile(INSTALLED);
+        digests.push((env.build(way).success().digest(), way));
+        let image = env.image();
+        assert_eq!(
+            image.text("var/log/apt/term.log"),
+            "\nLog started: 1980-01-02  00:00:00\nLog ended: 1980-01-02  00:00:00\n"
+        );
+        assert_eq!(
+            image.text("etc/shadow"),
+            "root:*:19000:0:99999:7:::\napp:!:3653:0:99999:7:::\n"
+        );
+        let id = image.text("var/lib/dbus/machine-id");
+        assert_eq!(image.text("etc/machine-id"), format!("{id}more\n"));
+        assert_eq!(id.len(), 33);
+        // As the time of the source.
+        assert_eq!(
+            image.file("m.pyc").content[8..12],
+            315_619_200_u32.to_le_bytes()
+        );
+    }
+    for (digest, way) in &digests {
+        assert_eq!(digest, &digests[0].0, "{way:?}");
+    }
+}
+
+#[test]
+fn void_caches_are_gone_with_those_of_the_base() {
+    if !can_run() {
+        return;
+    }
+    let mut digests = Vec::new();
+    for way in ways() {
+        let env = Env::new();
+        env.write("aux-cache", "of the base");
+        env.dockerfile(
+            "FROM busybox\nRUN ln -s nowhere /etc/machine-id\n\
+             RUN mkdir -p /var/lib/dbus && echo 01234567890123456789012345678901 \
+                 > /var/lib/dbus/machine-id\nCOPY aux-cache /var/cache/ldconfig/aux-cache\n\
+             RUN touch -d @1000000000 /var/cache/ldconfig\n\
+             RUN echo 1 > /var/cache/ldconfig/aux-cache\n\
+             RUN cd /var/cache/ldconfig && stat -c %Y . > /seen && ls -A >> /seen && \
+                 echo 1 > aux-cache\n\
+             RUN stat -c %Y /var/cache/ldconfig > /then; ls -A /var/cache/ldconfig >> /then\n",
+        );
+        digests.push((env.build(way).success().digest(), way));
+        let image = env.image();
+        assert_eq!(image.text("seen"), "1000000000\n", "{way:?}");
+        assert_eq!(image.text("then"), "315619200\n", "{way:?}");
+        assert!(!image.has("var/cache/ldconfig/aux-cache"));
+    }
+    for (digest, way) in &digests {
+        assert_eq!(digest, &digests[0].0, "{way:?}");
+    }
 }

@@ -65,6 +65,36 @@ fn kill_9_at_any_moment_leaves_no_process_and_a_usable_store() {
     assert_eq!(env.image().text("f5"), "5\n");
 }
 
+/// Also while the machine is probed, and before the process inside listens. SIGTERM, because
+/// shells start what they put into the background with SIGINT ignored.
+#[test]
+fn a_signal_at_any_moment_ends_the_build() {
+    if !can_run() {
+        return;
+    }
+    for step in 1..16_u64 {
+        let env = Env::new();
+        env.dockerfile("FROM busybox\nRUN sleep 600\n");
+        let mut command = env.command(&[]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut build = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(step * 20));
+        let pid = i32::try_from(build.id()).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGINT).unwrap();
+        let ended = (0..1000).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            build.try_wait().unwrap().is_some()
+        });
+        if !ended {
+            build.kill().unwrap();
+        }
+        assert!(ended, "stopped after {} ms, it went on", step * 20);
+    }
+}
+
 #[test]
 fn an_interrupt_ends_the_build_at_once_and_says_so() {
     if !can_run() {

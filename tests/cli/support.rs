@@ -18,6 +18,15 @@ pub fn program() -> PathBuf {
     )
 }
 
+/// Copies the program under test without what debuggers read of it, which is most of it.
+pub fn copy_program(to: &Path) {
+    let mut strip = Command::new("strip");
+    let stripped = strip.arg("-o").arg(to).arg(program()).status();
+    if !stripped.is_ok_and(|status| status.success()) {
+        fs::copy(program(), to).unwrap();
+    }
+}
+
 fn busybox() -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;
     let found = std::env::split_paths(&paths)
@@ -65,6 +74,18 @@ fn why_not() -> Option<String> {
     fs::copy(busybox().unwrap(), env.context().join("busybox")).unwrap();
     let output = env.build(&[]);
     (!output.ok).then(|| format!("steps cannot run here: {}", output.stderr))
+}
+
+/// Among flags, but none of the program: it sees a /proc of which a part is covered, as in a
+/// container. For root.
+pub const MASKED: &str = "--masked-proc";
+
+/// The program under test where parts of /proc are covered.
+fn with_masked_proc() -> Command {
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs none /proc/irq && exec \"$0\" \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(program());
+    command
 }
 
 /// A fresh directory; removed by the program that made what is in it, then by us.
@@ -178,7 +199,11 @@ impl Env {
     }
 
     pub fn command(&self, flags: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let mut command = match flags.contains(&MASKED) {
+            true => with_masked_proc(),
+            false => Command::new(program()),
+        };
+        let flags: Vec<&str> = flags.iter().copied().filter(|f| *f != MASKED).collect();
         command
             .arg("build")
             .env("LAYERCAKE_ROOT", self.path("store"));

@@ -82,6 +82,8 @@ pub enum CopySource {
     /// `path` is expanded, clean, relative to the root of input number `input`, `""` being that
     /// root (rule C01); with `--parents` the first `/./` in it is kept.
     Path { input: usize, path: String },
+    /// As `Path`, but without wildcards: what a mount shows.
+    Literal { input: usize, path: String },
     /// A file with this content, mode 0644, owner 0:0 (rule H11).
     Inline { name: String, content: String },
     /// The single file of an [`Op::Http`] input; unpacked only with `--unpack=true` (rule D10).
@@ -140,6 +142,9 @@ pub enum Network {
     Default,
     None,
     Host,
+    /// A network of its own with access to the outside; for the whole build only, as in BuildKit,
+    /// whose Dockerfile has no word for it.
+    Sandbox,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,10 +172,18 @@ pub enum MountKind {
         mode: u32,
         uid: u32,
         gid: u32,
+        /// Mode or owner were asked for, which makes it another cache (rule R20).
+        #[serde(default, skip_serializing_if = "is_false")]
+        owned: bool,
         read_only: bool,
+        /// Starts anew in this build (rule K12).
+        #[serde(skip)]
+        fresh: bool,
     },
     Tmpfs {
         size: Option<u64>,
+        #[serde(default, skip_serializing_if = "is_false")]
+        read_only: bool,
     },
     /// `file`: mounted at the target; `env`: put into this variable (rules R27, R28).
     Secret {
@@ -197,4 +210,9 @@ pub enum Sharing {
     Shared,
     Private,
     Locked,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }

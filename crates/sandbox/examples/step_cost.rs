@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use layercake_sandbox::spec::{Credentials, Network, Privileges, Root, Spec, Status};
+use layercake_sandbox::spec::{Credentials, Network, Privileges, Processes, Root, Spec, Status};
 use layercake_sandbox::{Cancel, inside, run};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -122,6 +122,7 @@ fn spec(root: &Path, directory: &Path, network: Network) -> Spec {
         user: Credentials::default(),
         hostname: "step".to_owned(),
         network,
+        processes: Processes::Own,
         mounts: Vec::new(),
         privileges: Privileges::Default,
         shm_size: None,

@@ -14,7 +14,7 @@ const fn set(capabilities: &[u32]) -> u64 {
 // Numbers from include/uapi/linux/capability.h.
 pub(crate) const CHOWN: u32 = 0;
 const DAC_OVERRIDE: u32 = 1;
-const FOWNER: u32 = 3;
+pub(crate) const FOWNER: u32 = 3;
 const FSETID: u32 = 4;
 const KILL: u32 = 5;
 pub(crate) const SETGID: u32 = 6;
@@ -45,6 +45,9 @@ pub(crate) const DOCKER_DEFAULT: u64 = set(&[
     AUDIT_WRITE,
     SETFCAP,
 ]);
+
+/// The same without raw sockets, which no packet filter sees.
+pub(crate) const WITHOUT_RAW_SOCKETS: u64 = DOCKER_DEFAULT & !set(&[NET_RAW]);
 
 /// What root needs to get out of a `chroot(2)`: another one, or the device of the disk.
 pub(crate) const LEAVE_CHROOT: u64 = set(&[SYS_CHROOT, MKNOD]);

@@ -5,7 +5,7 @@
 //! allocator has locks. So nothing here allocates, locks, panics or returns early: it reads what
 //! was prepared and makes system calls. `rustix` calls the kernel directly.
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
@@ -18,7 +18,7 @@ use rustix::process::{Gid, Signal, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use crate::plan::{Command, Op, stage_paths};
-use crate::sys;
+use crate::{passing, sys};
 
 /// No failure was recorded.
 const NONE: u32 = u32::MAX;
@@ -132,7 +132,7 @@ fn is_optional(operation: &Op<'_>, errno: Errno) -> bool {
             errno == Errno::NOENT
         }
         // The filter of an outer container; the step then sees that container's name.
-        Op::Hostname { .. } => errno == Errno::PERM,
+        Op::Hostname { is_required, .. } => !is_required && errno == Errno::PERM,
         // A kernel without POSIX message queues.
         Op::NewMount { filesystem, .. } => *filesystem == c"mqueue" && errno == Errno::NODEV,
         _ => false,
@@ -142,6 +142,7 @@ fn is_optional(operation: &Op<'_>, errno: Errno) -> bool {
 fn perform(operation: &Op<'_>) -> Result<(), Errno> {
     match operation {
         Op::MountNamespace { stage } => sys::copy_mount_namespace(*stage),
+        Op::TellNamespace { channel } => tell_namespace(*channel),
         // 0 is the writer itself.
         Op::JoinCgroup { procs } => rustix::io::write(procs, b"0").map(drop),
         Op::CgroupNamespace => sys::unshare(libc::CLONE_NEWCGROUP),
@@ -156,6 +157,11 @@ fn perform(operation: &Op<'_>) -> Result<(), Errno> {
         Op::MoveFromStage { from, target } => {
             rustix::mount::mount_move(from.as_c_str(), target.as_c_str())
         }
+        Op::OwnSysfs {
+            target,
+            cgroup,
+            masked,
+        } => own_sysfs(target, cgroup, masked),
         Op::NewMount { filesystem, target } => new_mount(filesystem, target),
         Op::MaskFile { null, target } => {
             rustix::mount::mount_bind(null.as_c_str(), target.as_c_str())
@@ -168,14 +174,24 @@ fn perform(operation: &Op<'_>) -> Result<(), Errno> {
         Op::NoTerminal { tty } => no_terminal(tty),
         Op::PivotRoot => pivot_root(),
         Op::ChangeRoot { root } => change_root(*root),
+        Op::EnterDirectory { path } => {
+            make_private(c"/")?;
+            rustix::process::chdir(path.as_c_str())
+        }
+        Op::ChangeRootHere => rustix::process::chroot(c"."),
         _ => perform_on_process(operation),
     }
 }
 
 fn perform_on_process(operation: &Op<'_>) -> Result<(), Errno> {
     match operation {
-        Op::Hostname { name } => rustix::system::sethostname(name),
+        Op::Hostname { name, .. } => rustix::system::sethostname(name),
         Op::LoopbackUp => loopback_up(),
+        Op::EnterNetwork { namespace } => rustix::thread::move_into_link_name_space(
+            *namespace,
+            Some(rustix::thread::LinkNameSpaceType::Network),
+        ),
+        Op::Stdin { fd } => rustix::stdio::dup2_stdin(fd),
         Op::Streams {
             stdout,
             stderr,
@@ -194,6 +210,7 @@ fn perform_on_process(operation: &Op<'_>) -> Result<(), Errno> {
             sys::reset_signal_actions();
             sys::set_signal_mask(0).map(drop)
         }
+        Op::SignalScope { ruleset } => sys::landlock_restrict(*ruleset),
         Op::Seccomp { filter } => sys::install_seccomp(filter),
         Op::Notify { filter, channel } => notify(filter, *channel),
         Op::BoundingSet { keep } => bounding_set(*keep),
@@ -248,14 +265,38 @@ fn attach_part(view: BorrowedFd<'_>, target: &CStr, read_only: bool) -> Result<(
     attach_below(part.as_fd(), target)
 }
 
+/// See [`Op::OwnSysfs`].
+fn own_sysfs(target: &CStr, cgroup: &CStr, masked: &[CString]) -> Result<(), Errno> {
+    if new_mount(c"sysfs", target).is_err() {
+        return rustix::mount::mount_move(stage_paths::SYS, target);
+    }
+    match rustix::mount::mount_bind_recursive(stage_paths::CGROUP, cgroup) {
+        // A kernel without control groups.
+        Err(Errno::NOENT) => {}
+        result => result?,
+    }
+    for target in masked {
+        match rustix::mount::mount_bind(stage_paths::EMPTY, target.as_c_str()) {
+            Err(Errno::NOENT) => {}
+            result => result?,
+        }
+    }
+    let attributes = libc::MOUNT_ATTR_RDONLY
+        | libc::MOUNT_ATTR_NOSUID
+        | libc::MOUNT_ATTR_NODEV
+        | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(CWD, target, libc::AT_RECURSIVE, attributes)
+}
+
 fn new_mount(filesystem: &CStr, target: &CStr) -> Result<(), Errno> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount(filesystem, target, filesystem, flags, None)
 }
 
 fn read_only(target: &CStr) -> Result<(), Errno> {
-    rustix::mount::mount_bind(target, target)?;
-    sys::mount_setattr(CWD, target, 0, libc::MOUNT_ATTR_RDONLY)
+    // With what is mounted below, which the kernel does not let go of in a user namespace.
+    rustix::mount::mount_bind_recursive(target, target)?;
+    sys::mount_setattr(CWD, target, libc::AT_RECURSIVE, libc::MOUNT_ATTR_RDONLY)
 }
 
 fn stdin_null(null: &CStr) -> Result<(), Errno> {
@@ -276,7 +317,7 @@ fn change_root(root: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::process::chroot(c".")
 }
 
-fn loopback_up() -> Result<(), Errno> {
+pub(crate) fn loopback_up() -> Result<(), Errno> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     let socket = socket_with(
         AddressFamily::INET,
@@ -328,17 +369,15 @@ fn process_group() -> Result<(), Errno> {
 
 /// Installs the filter and sends its listener away. From here on calls wait for the supervisor.
 fn notify(filter: &[sys::BpfInstruction], channel: BorrowedFd<'_>) -> Result<(), Errno> {
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-    let listener = [sys::notify::borrow(sys::notify::install_notifying_filter(
-        filter,
-    )?)];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&listener)) {
-        return Err(Errno::NOBUFS);
-    }
-    let byte = [std::io::IoSlice::new(b"l")];
-    sendmsg(channel, &byte, &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    let listener = sys::notify::install_notifying_filter(filter)?;
+    passing::send(channel, sys::notify::borrow(listener))
+}
+
+/// Sends the own mount namespace away. At the stage, which has a /proc.
+fn tell_namespace(channel: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let namespace = rustix::fs::openat(CWD, c"/proc/self/ns/mnt", flags, Mode::empty())?;
+    passing::send(channel, namespace.as_fd())
 }
 
 fn bounding_set(keep: u64) -> Result<(), Errno> {

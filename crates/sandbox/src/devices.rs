@@ -14,6 +14,9 @@ use rustix::mount::{
 use crate::error::{Error, Step};
 use crate::filesystem::tmpfs;
 
+/// Docker's default for /dev/shm, in bytes.
+pub(crate) const SHM_SIZE: u64 = 64 << 20;
+
 /// The device nodes of every container (rule R12): name, major and minor number of
 /// Documentation/admin-guide/devices.txt.
 pub(crate) const DEVICES: [(&str, u32, u32); 6] = [
@@ -51,7 +54,7 @@ pub(crate) struct Nodes {
 }
 
 /// Links that every container has in /dev.
-const LINKS: [(&str, &str); 6] = [
+pub(crate) const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -134,7 +137,7 @@ pub(crate) fn make_node_target(dev: &OwnedFd, name: &OsStr) -> Result<(), Errno>
 }
 
 /// Terminals of their own, owned by the group `tty` where that id exists.
-fn devpts() -> Result<OwnedFd, Errno> {
+pub(crate) fn devpts() -> Result<OwnedFd, Errno> {
     match devpts_with(Some(TTY_GROUP)) {
         // A user namespace with too few ids.
         Err(Errno::INVAL) => devpts_with(None),

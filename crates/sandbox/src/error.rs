@@ -15,6 +15,12 @@ pub enum Error {
     Invalid { field: &'static str, reason: String },
     #[error("mount target {} is the root directory", target.display())]
     TargetIsRoot { target: PathBuf },
+    #[error("cannot mount a {mounted} on {}, which is a {covered}", target.display())]
+    MountType {
+        target: PathBuf,
+        mounted: &'static str,
+        covered: &'static str,
+    },
 
     #[error("{what} is not possible with chroot isolation")]
     Unsupported { what: &'static str },
@@ -22,6 +28,26 @@ pub enum Error {
     // Setting the container up.
     #[error("{step}")]
     Setup { step: Step, source: io::Error },
+
+    // The network of its own.
+    #[error("--network=sandbox needs the program pasta, which is not installed")]
+    PastaMissing,
+    #[error("--network=sandbox needs /dev/net/tun")]
+    Tun { source: io::Error },
+    #[error(
+        "--network=sandbox: this version of pasta lets steps reach the loopback of the host, and \
+         the packet filter against it cannot be had"
+    )]
+    Loopback { source: io::Error },
+    #[error("create a network namespace")]
+    NetworkNamespace { source: io::Error },
+    #[error("start pasta for --network=sandbox")]
+    PastaStart { source: io::Error },
+    #[error("--network=sandbox: pasta ended: {message}")]
+    Pasta { message: String },
+
+    #[error("no program can run in {}: its file system is mounted noexec", path.display())]
+    NoPrograms { path: PathBuf },
 
     // The command.
     #[error("{}: command not found", name.display())]
@@ -43,6 +69,8 @@ pub enum Error {
     #[error("create a user namespace{}", join_hints(.hints))]
     UserNamespace {
         hints: Vec<&'static str>,
+        /// A system call filter is on this process.
+        is_filtered: bool,
         source: io::Error,
     },
     #[error("create mount and pid namespaces")]
@@ -90,8 +118,29 @@ impl Error {
                 "install {program}: package uidmap on Debian and Ubuntu, shadow-utils on Fedora, \
                  shadow-uidmap on Alpine"
             ),
+            // As root without CAP_SYS_ADMIN it has no rights over the user's namespace; as that user
+            // with CAP_SETUID it has.
+            Self::HelperFailed { message, .. } if message.contains("not permitted") => {
+                "where root has no CAP_SYS_ADMIN, as in most containers, they must have file \
+                 capabilities in place of setuid: chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap; \
+                 setcap cap_setuid+ep /usr/bin/newuidmap; setcap cap_setgid+ep /usr/bin/newgidmap"
+                    .to_owned()
+            }
             Self::HelperNotSetuid { path } => {
                 format!("as root: chmod u+s {}", path.display())
+            }
+            Self::UserNamespace {
+                is_filtered: true,
+                hints,
+                ..
+            } if hints.is_empty() => "the system call filter of the container around this process \
+                 refuses it: docker run --security-opt seccomp=unconfined, or in Kubernetes \
+                 securityContext.seccompProfile.type: Unconfined"
+                .to_owned(),
+            Self::WriteMap { source } if is_refused(source) => {
+                "root of this container lacks capabilities (SETUID, SETGID, SETFCAP): give it \
+                 those, or run it as an ordinary user, who needs none (docker run --user 1000)"
+                    .to_owned()
             }
             Self::UserNamespace { .. } => {
                 "allow user namespaces: sysctl user.max_user_namespaces=15000; on Debian also \
@@ -134,6 +183,27 @@ impl Error {
             } if is_refused(source) => {
                 "the user namespace around this process has only one id, or forbids setgroups: \
                  start it outside of it"
+                    .to_owned()
+            }
+            Self::NoPrograms { .. } => {
+                "keep the store elsewhere (LAYERCAKE_ROOT), or mount it without noexec".to_owned()
+            }
+            Self::PastaMissing => "install it: package passt on Debian, Ubuntu, Fedora, Arch and \
+                                   Alpine; or build with --network=host or none"
+                .to_owned(),
+            Self::Tun { source } if is_refused(source) => {
+                "as root: chmod 0666 /dev/net/tun (as udev does; it gives nobody more than their \
+                 own network namespaces)"
+                    .to_owned()
+            }
+            Self::Tun { .. } => {
+                "as root: modprobe tun; in a container: docker run --device /dev/net/tun".to_owned()
+            }
+            Self::Loopback { .. } => {
+                "install passt 2024_02_20 or later, or as root: modprobe nf_tables".to_owned()
+            }
+            Self::Pasta { .. } => {
+                "it needs a network interface with a default route; --network=host and none do not"
                     .to_owned()
             }
             Self::Unsupported { .. } => {
@@ -220,6 +290,8 @@ pub enum Step {
     // Done in the container.
     #[error("copy the stage's mount namespace")]
     MountNamespace,
+    #[error("tell the mount namespace of the step")]
+    TellNamespace,
     #[error("join the control group")]
     JoinCgroup,
     #[error("create a cgroup namespace")]
@@ -248,6 +320,8 @@ pub enum Step {
     Hostname,
     #[error("bring the loopback interface up")]
     Loopback,
+    #[error("enter the network namespace")]
+    EnterNetwork,
     #[error("set up standard streams")]
     Streams,
     #[error("enter the working directory {}", path.display())]
@@ -258,6 +332,8 @@ pub enum Step {
     Terminal,
     #[error("start a process group")]
     ProcessGroup,
+    #[error("forbid signals to other processes")]
+    SignalScope,
     #[error("install the seccomp filter")]
     Seccomp,
     #[error("hand system calls to the supervisor")]

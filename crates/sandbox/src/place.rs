@@ -42,6 +42,16 @@ pub(crate) enum Make {
     File,
 }
 
+impl Make {
+    /// For messages.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::File => "file",
+        }
+    }
+}
+
 /// What becomes of that which is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lifetime {
@@ -88,6 +98,8 @@ enum Arrived {
 pub(crate) struct Place {
     /// Relative to the root, without symlinks, `.` or `..`; empty for the root itself.
     pub(crate) path: PathBuf,
+    /// What is there; `None` where only the child can see it.
+    pub(crate) kind: Option<Make>,
 }
 
 impl Place {
@@ -176,13 +188,17 @@ impl Tree {
                         todo.push_front(component);
                     }
                 }
-                Arrived::File(path) if todo.is_empty() => return Ok(Place { path }),
+                Arrived::File(path) if todo.is_empty() => {
+                    let kind = Some(Make::File);
+                    return Ok(Place { path, kind });
+                }
                 Arrived::File(_) => return Err(Errno::NOTDIR),
                 Arrived::Opaque(path) => return Ok(opaque(path, &todo)),
             }
         }
         let path = levels.into_iter().map(|level| level.name).collect();
-        Ok(Place { path })
+        let kind = Some(Make::Directory);
+        Ok(Place { path, kind })
     }
 
     /// Looks at one name in the innermost directory, and makes it if nothing is there.
@@ -308,7 +324,10 @@ fn opaque(mut at: PathBuf, rest: &VecDeque<OsString>) -> Place {
             at.push(name);
         }
     }
-    Place { path: at }
+    Place {
+        path: at,
+        kind: None,
+    }
 }
 
 fn kind_of(parent: BorrowedFd<'_>, name: &OsStr) -> Result<FileType, Errno> {
@@ -361,7 +380,11 @@ mod tests {
         }
 
         fn mount(&mut self, at: &str, view: View) {
-            self.tree.mount(&Place { path: at.into() }, view);
+            let place = Place {
+                path: at.into(),
+                kind: Some(Make::Directory),
+            };
+            self.tree.mount(&place, view);
         }
 
         fn path(&self, name: &str) -> PathBuf {

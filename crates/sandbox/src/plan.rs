@@ -9,18 +9,21 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::caps;
 use crate::devices::DEVICES;
 use crate::emulate;
 use crate::error::{Error, Step};
 use crate::seccomp;
-use crate::spec::{Credentials, Network, Privileges, Resource, Spec};
+use crate::spec::{Credentials, Network, Privileges, Processes, Resource, Root, Spec};
+use crate::stage::MASKED_SYS;
 use crate::sys::{BpfInstruction, CStringArray};
+use crate::watch;
 
 /// Used to look a command up when the environment has no `PATH` (what an image without one gets).
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Paths below /proc that answer empty, as containerd's default spec masks them.
-const MASKED_FILES: [&str; 6] = [
+pub(crate) const MASKED_FILES: [&str; 6] = [
     "kcore",
     "keys",
     "latency_stats",
@@ -28,9 +31,9 @@ const MASKED_FILES: [&str; 6] = [
     "timer_stats",
     "sched_debug",
 ];
-const MASKED_DIRECTORIES: [&str; 3] = ["acpi", "asound", "scsi"];
+pub(crate) const MASKED_DIRECTORIES: [&str; 3] = ["acpi", "asound", "scsi"];
 /// Paths below /proc that are read-only, as containerd's default spec has them.
-const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+pub(crate) const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 /// Where the stage (see `stage.rs`) keeps things.
 pub(crate) mod stage_paths {
@@ -42,6 +45,9 @@ pub(crate) mod stage_paths {
     pub(crate) const PARTS: &CStr = c"/parts";
     /// The host's /sys, read-only and masked.
     pub(crate) const SYS: &CStr = c"/sys";
+    pub(crate) const CGROUP: &CStr = c"/sys/fs/cgroup";
+    /// The host's /proc.
+    pub(crate) const PROC: &CStr = c"/proc";
     /// An empty directory on a read-only mount.
     pub(crate) const EMPTY: &CStr = c"/empty";
 }
@@ -52,6 +58,10 @@ pub(crate) enum Op<'f> {
     /// Enter a copy of the stage's mount namespace.
     MountNamespace {
         stage: BorrowedFd<'f>,
+    },
+    /// Send the mount namespace to the caller.
+    TellNamespace {
+        channel: BorrowedFd<'f>,
     },
     /// Join the control group that this `cgroup.procs` belongs to.
     JoinCgroup {
@@ -84,6 +94,13 @@ pub(crate) enum Op<'f> {
         from: CString,
         target: CString,
     },
+    /// Mount the /sys of the step's own network namespace, with the stage's control groups in it;
+    /// the stage's /sys where the kernel refuses.
+    OwnSysfs {
+        target: CString,
+        cgroup: CString,
+        masked: Vec<CString>,
+    },
     /// Mount a file system that belongs to the new namespaces.
     NewMount {
         filesystem: &'static CStr,
@@ -115,10 +132,26 @@ pub(crate) enum Op<'f> {
     ChangeRoot {
         root: BorrowedFd<'f>,
     },
+    /// In a new mount namespace: make a directory of it the working directory.
+    EnterDirectory {
+        path: CString,
+    },
+    /// `chroot(2)` into the working directory.
+    ChangeRootHere,
     Hostname {
         name: Vec<u8>,
+        /// The filter of an outer container may not refuse it.
+        is_required: bool,
     },
     LoopbackUp,
+    /// Move into a network namespace.
+    EnterNetwork {
+        namespace: BorrowedFd<'f>,
+    },
+    /// Make a descriptor number 0.
+    Stdin {
+        fd: BorrowedFd<'f>,
+    },
     /// Make the pipes descriptors 1 and 2, owned by the user of the step, who may then open
     /// /dev/stdout and /dev/stderr.
     Streams {
@@ -141,6 +174,10 @@ pub(crate) enum Op<'f> {
     ProcessGroup,
     /// Default action for every signal, none blocked.
     Signals,
+    /// No signals to processes that the command did not start.
+    SignalScope {
+        ruleset: BorrowedFd<'f>,
+    },
     Seccomp {
         filter: &'static [BpfInstruction],
     },
@@ -177,13 +214,16 @@ impl Op<'_> {
         let path = |c: &CStr| PathBuf::from("/").join(OsStr::from_bytes(c.to_bytes()));
         match self {
             Self::MountNamespace { .. } => Step::MountNamespace,
+            Self::TellNamespace { .. } => Step::TellNamespace,
             Self::JoinCgroup { .. } => Step::JoinCgroup,
             Self::CgroupNamespace => Step::CgroupNamespace,
             Self::AttachAtStage { .. } | Self::EnterRoot { .. } => Step::AttachRoot,
             Self::Attach { target, .. } | Self::AttachPart { target, .. } => Step::Attach {
                 target: path(target),
             },
+            Self::OwnSysfs { .. } => Step::Sysfs,
             Self::MoveFromStage { from, .. } if from.as_c_str() == stage_paths::SYS => Step::Sysfs,
+            Self::MoveFromStage { from, .. } if from.as_c_str() == stage_paths::PROC => Step::Proc,
             Self::MoveFromStage { target, .. } => Step::Attach {
                 target: path(target),
             },
@@ -196,10 +236,13 @@ impl Op<'_> {
             Self::StdinNull { .. } => Step::OpenNull,
             Self::NoTerminal { .. } => Step::Terminal,
             Self::PivotRoot => Step::PivotRoot,
-            Self::ChangeRoot { .. } => Step::ChangeRoot,
+            Self::ChangeRoot { .. } | Self::EnterDirectory { .. } | Self::ChangeRootHere => {
+                Step::ChangeRoot
+            }
             Self::Hostname { .. } => Step::Hostname,
             Self::LoopbackUp => Step::Loopback,
-            Self::Streams { .. } => Step::Streams,
+            Self::EnterNetwork { .. } => Step::EnterNetwork,
+            Self::Stdin { .. } | Self::Streams { .. } => Step::Streams,
             Self::WorkingDirectory { path: directory } => Step::WorkingDirectory {
                 path: path(directory),
             },
@@ -207,6 +250,7 @@ impl Op<'_> {
                 name: resource.name(),
             },
             Self::SessionKeyring | Self::ProcessGroup | Self::Signals => Step::ProcessGroup,
+            Self::SignalScope { .. } => Step::SignalScope,
             Self::Seccomp { .. } => Step::Seccomp,
             Self::Notify { .. } => Step::Notify,
             Self::BoundingSet { .. } | Self::Capabilities { .. } => Step::Capabilities,
@@ -253,6 +297,10 @@ pub(crate) struct Prepared<'f> {
     pub(crate) stdout: BorrowedFd<'f>,
     pub(crate) stderr: BorrowedFd<'f>,
     pub(crate) supervisor: Option<Supervisor<'f>>,
+    /// The namespace of a step in a [`Network::Sandbox`].
+    pub(crate) network: Option<BorrowedFd<'f>>,
+    /// For a step without a pid namespace.
+    pub(crate) watch: Option<watch::ForChild<'f>>,
 }
 
 /// For a step with an emulation.
@@ -291,6 +339,11 @@ pub(crate) fn operations<'f>(spec: &Spec, prepared: Prepared<'f>) -> Result<Vec<
     ops.push(Op::MountNamespace {
         stage: prepared.stage,
     });
+    if let Some(watch) = prepared.watch {
+        ops.push(Op::TellNamespace {
+            channel: watch.channel,
+        });
+    }
     ops.push(Op::CgroupNamespace);
     ops.push(Op::AttachAtStage {
         mount: prepared.root,
@@ -300,12 +353,21 @@ pub(crate) fn operations<'f>(spec: &Spec, prepared: Prepared<'f>) -> Result<Vec<
         root: prepared.root,
     });
     devices(&mut ops, &prepared)?;
-    proc(&mut ops, &prepared, spec.privileges)?;
+    proc(&mut ops, &prepared, spec)?;
     match prepared.host_sys {
         Some(mount) => ops.push(Op::Attach {
             mount,
             target: prepared.sys_target.clone(),
         }),
+        None if spec.network == Network::None => {
+            let sysfs = &prepared.sys_target;
+            let masked = MASKED_SYS.iter().map(|name| below(sysfs, name));
+            ops.push(Op::OwnSysfs {
+                target: sysfs.clone(),
+                cgroup: below(sysfs, "fs/cgroup")?,
+                masked: masked.collect::<Result<_, _>>()?,
+            });
+        }
         None => ops.push(Op::MoveFromStage {
             from: stage_paths::SYS.to_owned(),
             target: prepared.sys_target.clone(),
@@ -343,9 +405,13 @@ pub(crate) fn operations<'f>(spec: &Spec, prepared: Prepared<'f>) -> Result<Vec<
     ops.push(Op::PivotRoot);
     ops.push(Op::Hostname {
         name: spec.hostname.as_bytes().to_vec(),
+        is_required: false,
     });
     if spec.network == Network::None {
         ops.push(Op::LoopbackUp);
+    }
+    if let Some(namespace) = prepared.network {
+        ops.push(Op::EnterNetwork { namespace });
     }
     // There is nobody else to give the pipes to, and no need: in truth the step is root.
     let root = Credentials::default();
@@ -362,6 +428,12 @@ pub(crate) fn operations<'f>(spec: &Spec, prepared: Prepared<'f>) -> Result<Vec<
     ops.push(Op::WorkingDirectory {
         path: c_string("working directory", spec.cwd.as_os_str())?,
     });
+    if let Some(watch) = prepared.watch {
+        let scope = watch.scope.map(|ruleset| Op::SignalScope { ruleset });
+        ops.extend(scope);
+        let filter = seccomp::others::filter();
+        ops.push(Op::Seccomp { filter });
+    }
     match prepared.supervisor {
         None => process(&mut ops, spec),
         Some(supervisor) => emulated_process(&mut ops, spec, supervisor),
@@ -424,18 +496,22 @@ fn devices<'f>(ops: &mut Vec<Op<'f>>, prepared: &Prepared<'f>) -> Result<(), Err
     Ok(())
 }
 
-/// /proc of the new pid namespace, with what containers may not see or change covered.
-fn proc<'f>(
-    ops: &mut Vec<Op<'f>>,
-    prepared: &Prepared<'f>,
-    privileges: Privileges,
-) -> Result<(), Error> {
+/// /proc of the new pid namespace or, without one, the host's; with what containers may not see or
+/// change covered.
+fn proc<'f>(ops: &mut Vec<Op<'f>>, prepared: &Prepared<'f>, spec: &Spec) -> Result<(), Error> {
     let proc = &prepared.proc_target;
-    ops.push(Op::NewMount {
-        filesystem: c"proc",
-        target: proc.clone(),
+    let target = proc.clone();
+    ops.push(match spec.processes {
+        Processes::Own => Op::NewMount {
+            filesystem: c"proc",
+            target,
+        },
+        Processes::Host => Op::MoveFromStage {
+            from: stage_paths::PROC.to_owned(),
+            target,
+        },
     });
-    if privileges == Privileges::Insecure {
+    if spec.privileges == Privileges::Insecure {
         return Ok(());
     }
     for name in MASKED_FILES {
@@ -477,9 +553,7 @@ pub(crate) fn process(ops: &mut Vec<Op<'_>>, spec: &Spec) {
         // Already so by the change of user; stated for a process with odd securebits.
         ops.push(Op::Capabilities { keep: 0 });
     } else if restricted {
-        ops.push(Op::Capabilities {
-            keep: crate::caps::DOCKER_DEFAULT,
-        });
+        ops.push(Op::Capabilities { keep: kept(spec) });
     }
     ops.push(Op::ParentDeathSignal);
     ops.push(Op::CloseDescriptors);
@@ -498,11 +572,24 @@ fn limits_and_filter(ops: &mut Vec<Op<'_>>, spec: &Spec) {
     ops.push(Op::Signals);
     if spec.privileges == Privileges::Default {
         ops.push(Op::Seccomp {
-            filter: seccomp::filter(),
+            filter: seccomp::filter(syncs(&spec.root)),
         });
-        ops.push(Op::BoundingSet {
-            keep: crate::caps::DOCKER_DEFAULT,
-        });
+        ops.push(Op::BoundingSet { keep: kept(spec) });
+    }
+}
+
+/// The capabilities that root has in a restricted step.
+fn kept(spec: &Spec) -> u64 {
+    match spec.network {
+        Network::Sandbox { .. } => caps::WITHOUT_RAW_SOCKETS,
+        Network::Host | Network::None => caps::DOCKER_DEFAULT,
+    }
+}
+
+fn syncs(root: &Root) -> seccomp::Syncs {
+    match root {
+        Root::Overlay { .. } => seccomp::Syncs::Made,
+        Root::Plain(_) => seccomp::Syncs::Ignored,
     }
 }
 
@@ -634,6 +721,13 @@ pub(crate) fn validate(spec: &Spec) -> Result<(), Error> {
                 "locks is in use where there is only one id (the kernel ignores it)",
             ));
         }
+    }
+    if (spec.processes, spec.privileges) == (Processes::Host, Privileges::Insecure) {
+        // No filter keeps it in its mount namespace, by which its processes are found.
+        return Err(invalid(
+            "privileges",
+            "an insecure step needs a pid namespace",
+        ));
     }
     for &(resource, soft, hard) in &spec.rlimits {
         if soft > hard {

@@ -17,10 +17,7 @@ use crate::source::{Shown, Source, Sources, no_devices, normal};
 use crate::spec::{Mount, Privileges, Root, Spec};
 use crate::stage::{Stage, clone_tree};
 use crate::stubs::Stubs;
-use crate::{filesystem, overlay};
-
-/// Docker's default for /dev/shm, in bytes.
-const SHM_SIZE: u64 = 64 << 20;
+use crate::{filesystem, overlay, teardown, watch};
 
 /// The caller's half of a step: owns what [`Prepared`] borrows.
 #[derive(Debug)]
@@ -44,7 +41,7 @@ impl Assembly {
     pub(crate) fn new(spec: &Spec) -> Result<Self, Error> {
         let stage = Stage::get()?;
         let (root, surface) = open_root(&spec.root, spec.privileges)?;
-        let devices = stage.devices(spec.shm_size.unwrap_or(SHM_SIZE))?;
+        let devices = stage.devices(spec.shm_size.unwrap_or(devices::SHM_SIZE))?;
         let is_overlay = matches!(spec.root, Root::Overlay { .. });
         let mut tree = Tree::new(duplicate(&root)?, surface, is_overlay);
         let mut wholes = Vec::new();
@@ -82,6 +79,7 @@ impl Assembly {
         stdout: &'f OwnedFd,
         stderr: &'f OwnedFd,
         supervisor: Option<Supervisor<'f>>,
+        watch: Option<watch::ForChild<'f>>,
     ) -> Prepared<'f> {
         let mounts = self.mounts.iter().map(|(target, source)| PreparedMount {
             target: target.clone(),
@@ -117,13 +115,19 @@ impl Assembly {
             stdout: stdout.as_fd(),
             stderr: stderr.as_fd(),
             supervisor,
+            network: None,
+            watch,
         }
     }
 
-    /// Lets go of the mounts, which the child holds by now, and uses the time that it runs to
-    /// prepare for the next.
+    /// Whether the mounts may go after the step: not if something has to be removed from an upper
+    /// directory, which may not be changed below an overlay.
+    pub(crate) fn may_outlive_step(&self) -> bool {
+        self.stubs.is_empty()
+    }
+
+    /// Lets go of the mounts, which the child holds by now.
     pub(crate) fn into_stubs(self) -> Stubs {
-        self.stage.make_spare(self.devices.shm_size);
         self.stubs
     }
 }
@@ -150,11 +154,13 @@ fn place_all(
     for name in ["pts", "mqueue"] {
         let place = Place {
             path: dev.path.join(name),
+            kind: None,
         };
         tree.mount(&place, View::Opaque);
     }
     let shm = Place {
         path: dev.path.join("shm"),
+        kind: None,
     };
     tree.mount(&shm, View::Directory(duplicate(&devices.shm)?));
 
@@ -172,6 +178,17 @@ fn place_all(
         if place.path.as_os_str().is_empty() {
             return Err(Error::TargetIsRoot {
                 target: mount.target.clone(),
+            });
+        }
+        if place.kind.is_some_and(|kind| kind != make) {
+            return Err(Error::MountType {
+                target: mount.target.clone(),
+                mounted: make.name(),
+                covered: if source.is_directory {
+                    Make::File.name()
+                } else {
+                    Make::Directory.name()
+                },
             });
         }
         let view = if source.is_directory {
@@ -241,6 +258,7 @@ fn open_root(root: &Root, privileges: Privileges) -> Result<(OwnedFd, OwnedFd), 
             upper,
             work,
         } => {
+            teardown::wait_for_teardown();
             let mount = overlay::overlay(lowers, Some((upper, work)), no_devices(privileges))?;
             Ok((mount, open_directory(upper)?))
         }
@@ -248,6 +266,7 @@ fn open_root(root: &Root, privileges: Privileges) -> Result<(OwnedFd, OwnedFd), 
             let attributes = no_devices(privileges).bits().into();
             let mount = filesystem::bind(path, attributes)
                 .map_err(|errno| Step::OpenRoot { path: path.clone() }.error(errno))?;
+            filesystem::allow_programs(&mount, path)?;
             Ok((mount, open_directory(path)?))
         }
     }

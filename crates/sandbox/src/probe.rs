@@ -1,10 +1,12 @@
 //! What this machine allows, each with a remedy. Everything is tried, not guessed from versions
 //! and settings: a security module may refuse what a setting allows.
 
-use std::fs::File;
+use std::fs::{File, FileTimes, Permissions};
 use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
@@ -14,10 +16,10 @@ use crate::emulate::{self, Emulation, Emulator};
 use crate::error::{Error, Step};
 use crate::inside::{Inside, Isolation, Launcher};
 use crate::plan::{Command, Op, stage_paths};
-use crate::spec::{Credentials, Root};
+use crate::spec::{Credentials, Processes, Root};
 use crate::stage::Stage;
 use crate::sys::{self, CStringArray};
-use crate::{idmap, overlay, seccomp};
+use crate::{idmap, network, overlay, seccomp, watch};
 
 /// The first argument of the process that [`probe`] starts inside.
 pub const ARGUMENT: &str = "__layercake-probe";
@@ -39,6 +41,17 @@ pub struct Probe {
     pub remedy: Option<String>,
 }
 
+/// How much is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What a build needs to know to go on.
+    Decision,
+    All,
+}
+
+/// [`Extent::All`] as an argument.
+const ALL: &str = "all";
+
 /// What is tried inside: the name, whether it is required, how.
 type Trial = (
     &'static str,
@@ -47,41 +60,66 @@ type Trial = (
 );
 
 /// In the order in which a step needs it.
-const IN_NAMESPACES: [Trial; 6] = [
+const IN_NAMESPACES: &[Trial] = &[
     ("id range", false, id_range),
     ("mounts", true, mounts),
+    (FILES, true, file_system),
+    ("owners", true, give_away),
+    ("extended attributes", false, attributes),
     (OVERLAY, false, overlay_works),
-    ("/proc", true, proc),
+    (PROC, true, proc),
+    ("signals", false, signal_scope),
+    ("host name", false, host_name),
     ("network namespace", false, network_namespace),
     ("seccomp", true, seccomp_filter),
+    (SANDBOX_NETWORK, false, sandbox_network),
 ];
 
 /// The same where there is only one id, with what the emulation of others needs.
-const WITH_ONE_ID: [Trial; 7] = [
+const WITH_ONE_ID: &[Trial] = &[
     ("mounts", true, mounts),
+    (FILES, true, file_system),
     (OVERLAY, false, overlay_works),
-    ("/proc", true, proc),
+    (PROC, true, proc),
+    ("signals", false, signal_scope),
+    ("host name", false, host_name),
     ("network namespace", false, network_namespace),
     ("seccomp", true, seccomp_filter),
     ("extended attributes", true, attributes),
     ("supervisor", true, supervisor),
+    (SANDBOX_NETWORK, false, sandbox_network),
 ];
 
 /// What a step needs that has neither mounts nor namespaces.
-const IN_CHROOT: [Trial; 3] = [
+const IN_CHROOT: &[Trial] = &[
     ("chroot", true, change_root),
     ("device nodes", true, device_nodes),
+    (FILES, true, file_system),
     ("owners", true, give_away),
+    ("extended attributes", false, attributes),
+    ("host name", false, host_name),
 ];
+
+/// The host name that steps of a Dockerfile have (rule R09).
+const HOST_NAME: &str = "buildkitsandbox";
+
+/// What decides whether a store can be in a directory at all.
+const FILES: &str = "file system";
+
+/// The probe that decides between [`Processes::Own`] and [`Processes::Host`].
+pub const PROC: &str = "/proc";
+
+/// The probe that takes as long as a build (50 ms) and decides nothing, so the last one.
+const SANDBOX_NETWORK: &str = "sandbox network";
 
 /// The probe that decides between overlays and plain directories.
 pub const OVERLAY: &str = "overlay";
 
 const fn trials(isolation: Isolation) -> &'static [Trial] {
     match isolation {
-        Isolation::Chroot => &IN_CHROOT,
-        Isolation::SingleId => &WITH_ONE_ID,
-        _ => &IN_NAMESPACES,
+        Isolation::Chroot => IN_CHROOT,
+        Isolation::SingleId => WITH_ONE_ID,
+        _ => IN_NAMESPACES,
     }
 }
 
@@ -120,7 +158,7 @@ pub fn candidates() -> Vec<Isolation> {
     }
 }
 
-/// Enters as a build with `isolation` would and tries there, with real operations, what steps need.
+/// Enters as a build with `isolation` and `processes` would and tries there, with real operations, what steps need.
 /// `directory` is one of the store's, for what depends on the file system.
 ///
 /// The calling program must call [`crate::inside::enter`] first in `main` and, when the first of
@@ -128,26 +166,32 @@ pub fn candidates() -> Vec<Isolation> {
 ///
 /// # Errors
 /// When it is not possible to enter.
-pub fn try_inside(isolation: Isolation, directory: &Path) -> Result<Vec<Probe>, Error> {
+pub fn try_inside(
+    isolation: Isolation,
+    processes: Processes,
+    directory: &Path,
+    extent: Extent,
+) -> Result<Vec<Probe>, Error> {
     if isolation == Isolation::Chroot && !rustix::process::geteuid().is_root() {
         return Err(Error::Unsupported {
             what: "a build by another user than root",
         });
     }
     let (mut reader, writer) = std::io::pipe().map_err(|error| Step::Pipe.error(error))?;
-    let running = Launcher::new([ARGUMENT.as_ref(), directory.as_os_str()])
+    let extent = match extent {
+        Extent::Decision => "",
+        Extent::All => ALL,
+    };
+    let running = Launcher::new([ARGUMENT.as_ref(), directory.as_os_str(), extent.as_ref()])
         .isolation(Some(isolation))
+        .processes(processes)
         .fd(writer)
         .spawn()?;
     let mut text = String::new();
     let read = reader.read_to_string(&mut text);
-    running.wait()?;
+    running.wait_only()?;
     read.map_err(|error| Step::Pipe.error(error))?;
-    Ok(text
-        .lines()
-        .zip(trials(isolation))
-        .filter_map(|(line, trial)| parse(line, *trial))
-        .collect())
+    Ok(text.lines().filter_map(parse).collect())
 }
 
 /// What does not depend on the way in.
@@ -168,7 +212,9 @@ const ENTER: &str = "enter namespaces";
 /// Every name that a [`Probe`] or [`topic`] can have, for documentation.
 #[must_use]
 pub fn topics() -> Vec<&'static str> {
-    let trials = IN_NAMESPACES.iter().chain(&IN_CHROOT);
+    let trials = [IN_NAMESPACES, WITH_ONE_ID, IN_CHROOT]
+        .into_iter()
+        .flatten();
     let others = [SUBORDINATE_IDS, USER_NAMESPACES, ENTER, "cgroup delegation"];
     trials.map(|(name, ..)| *name).chain(others).collect()
 }
@@ -202,7 +248,7 @@ pub fn probe(directory: &Path) -> Vec<Probe> {
         .first()
         .copied()
         .unwrap_or(Isolation::UserNamespace);
-    match try_inside(isolation, directory) {
+    match try_inside(isolation, Processes::Own, directory, Extent::All) {
         Ok(found) => {
             probes.push(required(ENTER, Ok("works".to_owned())));
             probes.extend(found);
@@ -238,13 +284,19 @@ fn as_probe(name: &'static str, required: bool, result: Result<String, Trouble>)
 /// Separates the fields of a line; no detail or remedy has it.
 const SEPARATOR: char = '\u{1f}';
 
-fn parse(line: &str, (name, required, _): Trial) -> Option<Probe> {
-    let (detail, remedy) = line.split_once(SEPARATOR)?;
+/// In a line, of a trial that is required.
+const REQUIRED: &str = "required";
+
+fn parse(line: &str) -> Option<Probe> {
+    let mut fields = line.splitn(4, SEPARATOR);
+    let mut field = || fields.next();
+    let (name, required, detail, remedy) = (field()?, field()?, field()?, field()?);
+    let name = topics().into_iter().find(|topic| *topic == name)?;
     let remedy = (!remedy.is_empty()).then(|| remedy.to_owned());
     Some(Probe {
         name,
         ok: remedy.is_none(),
-        required,
+        required: required == REQUIRED,
         detail: detail.to_owned(),
         remedy,
     })
@@ -257,13 +309,24 @@ pub fn run_inside(inside: &Inside) -> u8 {
     };
     let directory = inside.args.get(1).map(PathBuf::from).unwrap_or_default();
     let mut writer = File::from(writer);
-    for (_, _, attempt) in trials(inside.isolation) {
+    let all = inside.args.get(2).is_some_and(|extent| extent == ALL);
+    for (name, required, attempt) in trials(inside.isolation) {
+        if *name == SANDBOX_NETWORK && !all {
+            continue;
+        }
         let (detail, remedy) = match attempt(inside, &directory) {
             Ok(detail) => (detail, String::new()),
             Err(Trouble { detail, remedy }) => (detail, remedy),
         };
         let one_line = |text: String| text.replace(['\n', SEPARATOR], " ");
-        let line = format!("{}{SEPARATOR}{}\n", one_line(detail), one_line(remedy));
+        let (detail, remedy) = (one_line(detail), one_line(remedy));
+        let line = [
+            *name,
+            if *required { REQUIRED } else { "" },
+            &detail,
+            &remedy,
+        ];
+        let line = line.join(&SEPARATOR.to_string()) + "\n";
         if writer.write_all(line.as_bytes()).is_err() {
             return 1;
         }
@@ -309,7 +372,7 @@ fn overlay_works(_: &Inside, directory: &Path) -> Result<String, Trouble> {
 
 fn unique() -> u128 {
     std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
+        .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos())
 }
 
@@ -376,29 +439,96 @@ fn device_nodes(_: &Inside, directory: &Path) -> Result<String, Trouble> {
     }
 }
 
-/// Gives a file to another user.
-fn give_away(_: &Inside, directory: &Path) -> Result<String, Trouble> {
+/// Gives a file to another user, and looks whether it is there: some file systems say yes to
+/// everything.
+fn give_away(inside: &Inside, directory: &Path) -> Result<String, Trouble> {
+    if inside.uids.min(inside.gids) < 2 {
+        return Ok("there is one id only".to_owned());
+    }
     let remedy = "give the container the capability CHOWN, and keep the store on a file system \
                   that keeps owners";
     let path = directory.join(scratch_name());
     let attempt = || {
         std::fs::write(&path, "")?;
-        std::os::unix::fs::chown(&path, Some(1), Some(1))
+        std::os::unix::fs::chown(&path, Some(1), Some(1))?;
+        std::fs::metadata(&path)
     };
     let result = attempt();
     let _ = std::fs::remove_file(&path);
     match result {
-        Ok(()) => Ok("files can be given to other users".to_owned()),
+        Ok(found) if (found.uid(), found.gid()) == (1, 1) => {
+            Ok("files can be given to other users".to_owned())
+        }
+        Ok(_) => Err(Trouble::new("files keep their owner", remedy)),
         Err(error) => Err(Trouble::new(error.to_string(), remedy)),
     }
+}
+
+/// What of a file must be there when it is read again, or images would lose it.
+fn file_system(_: &Inside, directory: &Path) -> Result<String, Trouble> {
+    let remedy = "keep the store on a local file system such as ext4, xfs, btrfs or tmpfs";
+    let scratch = directory.join(scratch_name());
+    let result = std::fs::create_dir(&scratch).and_then(|()| lost(&scratch));
+    // As for the overlay.
+    let _ = std::fs::remove_dir_all(&scratch);
+    match result {
+        Ok(None) => Ok(format!("{} keeps all of a file", directory.display())),
+        Ok(Some(what)) => Err(Trouble::new(format!("it has no {what}"), remedy)),
+        Err(error) => Err(Trouble::new(error.to_string(), remedy)),
+    }
+}
+
+/// The first thing that a directory does not keep.
+fn lost(scratch: &Path) -> std::io::Result<Option<&'static str>> {
+    let [file, link, name, other] = ["file", "link", "name", "NAME"].map(|n| scratch.join(n));
+    std::fs::write(&file, "x")?;
+    std::fs::set_permissions(&file, Permissions::from_mode(0o4751))?;
+    if std::fs::metadata(&file)?.mode() & 0o7777 != 0o4751 {
+        return Ok(Some("modes"));
+    }
+    let time = UNIX_EPOCH + Duration::from_secs(315_619_201);
+    let times = FileTimes::new().set_accessed(time).set_modified(time);
+    File::open(&file)?.set_times(times)?;
+    if std::fs::metadata(&file)?.modified()? != time {
+        return Ok(Some("times to the second"));
+    }
+    if std::fs::hard_link(&file, &link).is_err() {
+        return Ok(Some("hard links"));
+    }
+    let linked = std::fs::metadata(&link)?;
+    if (linked.nlink(), linked.ino()) != (2, std::fs::metadata(&file)?.ino()) {
+        return Ok(Some("hard links that can be told from copies"));
+    }
+    std::fs::write(&name, "")?;
+    if other.exists() {
+        return Ok(Some("names that differ in case only"));
+    }
+    if std::os::unix::fs::symlink("target", &other).is_err() {
+        return Ok(Some("symbolic links"));
+    }
+    // The capability to bind low ports: VFS_CAP_REVISION_2 and bit 10 of the permitted ones.
+    let capability = [0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let flags = rustix::fs::XattrFlags::empty();
+    let set = rustix::fs::setxattr(&file, "security.capability", &capability, flags);
+    // Who lacks the right to set one does not lose any: steps lack it as well.
+    if set == Err(rustix::io::Errno::OPNOTSUPP) {
+        return Ok(Some("file capabilities (security.* attributes)"));
+    }
+    Ok(None)
 }
 
 fn scratch_name() -> String {
     format!(".layercake-probe-{}-{}", std::process::id(), unique())
 }
 
-fn proc(_: &Inside, _: &Path) -> Result<String, Trouble> {
+fn proc(inside: &Inside, _: &Path) -> Result<String, Trouble> {
     let target = stage_paths::ROOT.to_owned();
+    if inside.processes == Processes::Host {
+        let from = stage_paths::PROC.to_owned();
+        attempt(vec![Op::MoveFromStage { from, target }], 0)?;
+        let detail = "steps see the one of the container and its processes";
+        return Ok(detail.to_owned());
+    }
     attempt(
         vec![Op::NewMount {
             filesystem: c"proc",
@@ -409,15 +539,57 @@ fn proc(_: &Inside, _: &Path) -> Result<String, Trouble> {
     Ok("a new one can be mounted".to_owned())
 }
 
+/// What keeps steps without a pid namespace from signalling others.
+fn signal_scope(inside: &Inside, _: &Path) -> Result<String, Trouble> {
+    if inside.processes == Processes::Own {
+        return Ok("steps reach their own processes only".to_owned());
+    }
+    let remedy = "Linux 6.12 with Landlock, or a container whose /proc is not masked (see /proc)";
+    let Some(ruleset) = watch::scope() else {
+        let detail = "no Landlock: steps can signal processes of the same user";
+        return Err(Trouble::new(detail, remedy));
+    };
+    attempt(vec![Op::SignalScope { ruleset }], 0)?;
+    Ok("Landlock keeps steps from signalling other processes".to_owned())
+}
+
+/// Tries to give a step its name; without that it must be the one of the container already.
+fn host_name(_: &Inside, _: &Path) -> Result<String, Trouble> {
+    let name = Op::Hostname {
+        name: HOST_NAME.into(),
+        is_required: true,
+    };
+    if carry_out(vec![name], libc::CLONE_NEWUTS, "").is_ok() {
+        return Ok("steps have their own".to_owned());
+    }
+    let system = rustix::system::uname();
+    let found = system.nodename().to_string_lossy();
+    if found == HOST_NAME {
+        return Ok(format!(
+            "that of the container is {HOST_NAME}, as elsewhere"
+        ));
+    }
+    Err(Trouble::new(
+        format!("steps see that of the container, {found}, and not {HOST_NAME}"),
+        format!("start the container with --hostname {HOST_NAME}"),
+    ))
+}
+
 fn network_namespace(_: &Inside, _: &Path) -> Result<String, Trouble> {
     attempt(vec![Op::LoopbackUp], libc::CLONE_NEWNET)?;
     Ok("RUN --network=none works".to_owned())
 }
 
+/// A connection as a step gets it.
+fn sandbox_network(_: &Inside, _: &Path) -> Result<String, Trouble> {
+    network::probe().map_err(|error| Trouble::of(&error, "see the error"))?;
+    Ok("builds with --network=sandbox work".to_owned())
+}
+
 fn seccomp_filter(_: &Inside, _: &Path) -> Result<String, Trouble> {
     attempt(
         vec![Op::Seccomp {
-            filter: seccomp::filter(),
+            filter: seccomp::filter(seccomp::Syncs::Made),
         }],
         0,
     )?;
@@ -441,7 +613,7 @@ fn attributes(_: &Inside, directory: &Path) -> Result<String, Trouble> {
 }
 
 /// The supervisor of [`crate::emulate`] gets to see system calls.
-fn supervisor(_: &Inside, _: &Path) -> Result<String, Trouble> {
+fn supervisor(inside: &Inside, _: &Path) -> Result<String, Trouble> {
     let remedy = "it needs Linux 5.9 and an unmasked /proc; a container around this one may refuse \
                   seccomp listeners";
     let emulation = Emulation {
@@ -451,7 +623,8 @@ fn supervisor(_: &Inside, _: &Path) -> Result<String, Trouble> {
         inodes: Arc::default(),
     };
     let user = Credentials::default();
-    let mut emulator = Emulator::start(&emulation, &user, &Root::Plain("/".into()))
+    let root = Root::Plain("/".into());
+    let mut emulator = Emulator::start(&emulation, &user, &root, inside.processes)
         .map_err(|error| Trouble::of(&error, remedy))?;
     let result = match emulator.for_child() {
         Some(supervisor) => attempt(

@@ -1,7 +1,7 @@
 //! Runs one step: prepares it, starts the child, follows its output, waits, cleans up.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,10 +16,13 @@ use crate::cgroup;
 use crate::child::{Failure, Program};
 use crate::emulate::Emulator;
 use crate::error::{Error, Step};
-use crate::plan;
+use crate::network;
+use crate::plan::{self, Prepared};
 use crate::prepare::Assembly;
-use crate::spec::{Network, Outcome, Spec, Status, Stream, Usage};
+use crate::spec::{Network, Outcome, Processes, Spec, Status, Stream, Usage};
 use crate::sys::{self, Child};
+use crate::teardown;
+use crate::watch::Watch;
 
 /// Bytes read from a pipe at once: its default capacity.
 const CHUNK: usize = 64 * 1024;
@@ -34,8 +37,9 @@ const DRAIN_MAX: usize = 2 * 1024 * 1024;
 /// To be called where [`crate::inside::enter`] returned, from any number of threads; the thread
 /// must live until the call returns, because its end would kill the step.
 ///
-/// When it returns, no process of the step exists, its mounts are gone and mount points made for
-/// it are removed. `work` of an overlay keeps the kernel's `work` directory in it.
+/// When it returns, no process of the step exists, its mounts are gone or on their way (see
+/// [`wait_for_teardown`](crate::wait_for_teardown)) and mount points made for it are removed. `work`
+/// of an overlay keeps the kernel's `work` directory in it.
 ///
 /// # Errors
 /// When the command could not be started; then it had no effect on the root, except that
@@ -47,6 +51,21 @@ pub fn run(
     cancel: &Cancel,
 ) -> Result<Outcome, Error> {
     plan::validate(spec)?;
+    if let Network::Sandbox { forward_dns } = spec.network {
+        return network::connected(forward_dns, cancel, |namespace| {
+            run_in(spec, Some(namespace), sink, cancel)
+        });
+    }
+    run_in(spec, None, sink, cancel)
+}
+
+/// Likewise, in a network namespace that exists already.
+fn run_in(
+    spec: &Spec,
+    network: Option<BorrowedFd<'_>>,
+    sink: &mut dyn FnMut(Stream, &[u8]),
+    cancel: &Cancel,
+) -> Result<Outcome, Error> {
     let started = Instant::now();
     if cancel.is_cancelled() {
         return Ok(Outcome {
@@ -61,21 +80,34 @@ pub fn run(
     let (err, stderr) = pipe()?;
     let emulation = spec.emulation.as_ref();
     let mut emulator = emulation
-        .map(|emulation| Emulator::start(emulation, &spec.user, &spec.root))
+        .map(|emulation| Emulator::start(emulation, &spec.user, &spec.root, spec.processes))
         .transpose()?;
     let supervisor = emulator.as_ref().and_then(Emulator::for_child);
+    let mut watch = Watch::new(spec.processes)?;
+    let watched = watch.as_ref().and_then(Watch::for_child);
     let groups = cgroup::open(&spec.cgroups)?;
-    let mut operations = plan::operations(spec, assembly.prepared(&stdout, &stderr, supervisor))?;
+    let prepared = Prepared {
+        network,
+        ..assembly.prepared(&stdout, &stderr, supervisor, watched)
+    };
+    let mut operations = plan::operations(spec, prepared)?;
     cgroup::join(&mut operations, &groups);
     let program = Program::new(operations, command);
     let own_peak_rss = sys::own_peak_rss();
-    let spawned = sys::spawn(&program, namespaces(spec.network));
+    let spawned = sys::spawn(&program, namespaces(spec));
     let failure = program.failure().map(|failure| describe(spec, failure));
     drop(program);
     drop((stdout, stderr));
     if let Some(emulator) = &mut emulator {
         emulator.close_channel();
     }
+    if let Some(watch) = &mut watch {
+        watch.started();
+    }
+    let held = match &spawned {
+        Ok(child) if assembly.may_outlive_step() => teardown::hold(child),
+        _ => None,
+    };
     let stubs = assembly.into_stubs();
 
     let result = match (spawned, failure) {
@@ -99,22 +131,31 @@ pub fn run(
         }
     };
     // The child is dead, whatever the result.
+    let killed = watch.map_or(Ok(()), |watch| watch.kill());
+    if let Some(held) = held {
+        held.release();
+    }
     let owners = emulator.map(Emulator::finish).unwrap_or_default();
     let removed = stubs.remove();
     let outcome = result.map(|outcome| Outcome { owners, ..outcome })?;
+    killed.map_err(|source| Error::Wait { source })?;
     removed.map_err(|(path, errno)| Step::RemoveMountPoint { path }.error(errno))?;
     Ok(outcome)
 }
 
-fn namespaces(network: Network) -> libc::c_int {
-    let always = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    match network {
-        Network::Host => always,
-        Network::None => always | libc::CLONE_NEWNET,
+fn namespaces(spec: &Spec) -> libc::c_int {
+    let mut flags = libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if spec.processes == Processes::Own {
+        flags |= libc::CLONE_NEWPID;
     }
+    if spec.network == Network::None {
+        flags |= libc::CLONE_NEWNET;
+    }
+    flags
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+/// Reader, which does not wait, and writer.
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
     let failed = |errno: Errno| Step::Pipe.error(errno);
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
     // The reader only: O_NONBLOCK belongs to one end, and the command expects a blocking one.
@@ -151,6 +192,17 @@ pub(crate) fn describe(spec: &Spec, failure: Failure<'_, '_>) -> Error {
 pub(crate) struct Started(pub(crate) Option<Child>);
 
 impl Started {
+    /// Whether it has ended already; it is left to be waited for.
+    pub(crate) fn has_ended(&self) -> bool {
+        let Some(child) = &self.0 else { return true };
+        let mut fds = [PollFd::new(&child.pidfd, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        matches!(poll(&mut fds, Some(&now)), Ok(1))
+    }
+
     fn wait(mut self) -> Result<sys::Waited, Error> {
         let child = self.0.take().ok_or_else(|| Error::Wait {
             source: Errno::CHILD.into(),
@@ -196,7 +248,8 @@ pub(crate) struct Streams {
 }
 
 /// Forwards output until the command has ended. The kernel reports the end of process 1 only
-/// when every other process of its pid namespace is dead, so nothing is left to write then.
+/// when every other process of its pid namespace is dead, so nothing is left to write then. Without
+/// such a namespace the others are killed after it (see [`Watch`]).
 fn supervise(
     child: &Child,
     mut streams: Streams,

@@ -111,7 +111,11 @@ impl Sources {
                 };
                 part(whole, subpath, wholes)
             }
-            MountKind::Tmpfs { size, mode } => tmpfs(*size, *mode, &mount.target),
+            MountKind::Tmpfs {
+                size,
+                mode,
+                read_only,
+            } => tmpfs(*size, *mode, *read_only, &mount.target),
             MountKind::File { mode, .. } => {
                 let files = if is_executable(*mode) {
                     &self.programs
@@ -240,9 +244,10 @@ fn part(whole: OwnedFd, subpath: &Path, wholes: &mut Vec<OwnedFd>) -> Result<Sou
     })
 }
 
-fn tmpfs(size: Option<u64>, mode: u32, target: &Path) -> Result<Source, Error> {
+fn tmpfs(size: Option<u64>, mode: u32, read_only: bool, target: &Path) -> Result<Source, Error> {
     // The options of BuildKit's tmpfs mounts, and what a user namespace enforces.
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
     let fd = filesystem::tmpfs(size, mode, attributes).map_err(|errno| {
         Step::Tmpfs {
             target: target.to_owned(),

@@ -20,6 +20,8 @@ pub struct Spec {
     pub user: Credentials,
     pub hostname: String,
     pub network: Network,
+    /// As the process that runs the step was entered: see [`crate::inside::Inside::processes`].
+    pub processes: Processes,
     /// In addition to /proc, /dev, /sys; any order: mounted by target, parents first (rule R31).
     pub mounts: Vec<Mount>,
     pub privileges: Privileges,
@@ -65,6 +67,43 @@ pub enum Network {
     Host,
     /// A new network namespace with only `lo`, up.
     None,
+    /// A new network namespace that reaches the outside through the program pasta, but neither
+    /// the loopback of the host nor, by raw sockets, anything: without `CAP_NET_RAW`.
+    Sandbox {
+        /// The first IPv4 name server in /etc/resolv.conf of the host answers at
+        /// [`DNS_FORWARD`](crate::DNS_FORWARD), and nowhere else.
+        forward_dns: bool,
+    },
+}
+
+/// Which processes a step sees in /proc.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Processes {
+    /// Its own, in a pid namespace.
+    #[default]
+    Own,
+    /// Those of whoever runs layercake: where a container around masks parts of /proc, a user
+    /// namespace can show the /proc that there is, but mount no new one, as a new pid namespace
+    /// would need it. What is done instead is told in `crate::watch`.
+    Host,
+}
+
+impl Processes {
+    /// As people read it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Host => "host",
+        }
+    }
+
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Own, Self::Host]
+            .into_iter()
+            .find(|each| each.name() == name)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,10 +193,7 @@ pub struct Mount {
 #[derive(Debug, Clone)]
 pub enum MountKind {
     /// A host file or directory (already resolved, no symlink is followed in its last component).
-    Bind {
-        source: PathBuf,
-        read_only: bool,
-    },
+    Bind { source: PathBuf, read_only: bool },
     /// A writable view of directories whose changes vanish with the step (rule R19);
     /// `subpath` of the merged tree is what appears at the target. Symlinks in it stay inside.
     Overlay {
@@ -174,6 +210,7 @@ pub enum MountKind {
     Tmpfs {
         size: Option<u64>,
         mode: u32,
+        read_only: bool,
     },
     /// A small read-only file with these bytes, never on disk (memfd or tmpfs).
     File {

@@ -17,6 +17,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
@@ -30,7 +31,7 @@ use crate::error::{Error, Step};
 use crate::{child, sys};
 
 /// Below /sys, as containerd's default spec masks them.
-const MASKED_SYS: [&str; 2] = ["sys/firmware", "sys/devices/virtual/powercap"];
+pub(crate) const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 
 /// The stage of this process.
 #[derive(Debug)]
@@ -38,8 +39,9 @@ pub(crate) struct Stage {
     namespace: OwnedFd,
     /// Whether this process may make device nodes, so that steps get their own.
     has_own_nodes: bool,
-    /// A /dev for the next step, made while a step runs: 0.1 ms that no step waits for.
-    spare: Mutex<Option<Devices>>,
+    /// A /dev for the next step, with the default size of /dev/shm; made by a thread of its own
+    /// while steps run: 0.1 ms that none waits for. Nothing comes if there is no such thread.
+    spare: Mutex<Receiver<Devices>>,
 }
 
 impl Stage {
@@ -68,30 +70,10 @@ impl Stage {
     /// # Errors
     /// [`Error::Setup`] with [`Step::Devices`].
     pub(crate) fn devices(&self, shm_size: u64) -> Result<Devices, Error> {
-        let spare = self
-            .spare
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        match spare {
-            Some(devices) if devices.shm_size == shm_size => Ok(devices),
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        match spare.try_recv() {
+            Ok(devices) if devices.shm_size == shm_size => Ok(devices),
             _ => Devices::new(shm_size, self.has_own_nodes),
-        }
-    }
-
-    /// Makes a spare of what [`Self::devices`] will be asked for next, if there is none.
-    pub(crate) fn make_spare(&self, shm_size: u64) {
-        if self
-            .spare
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
-        {
-            return;
-        }
-        // The next step will meet the error, if it lasts.
-        if let Ok(devices) = Devices::new(shm_size, self.has_own_nodes) {
-            *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(devices);
         }
     }
 
@@ -111,11 +93,28 @@ impl Stage {
             Ok(result) => result.map(|(namespace, has_own_nodes)| Self {
                 namespace,
                 has_own_nodes,
-                spare: Mutex::new(None),
+                spare: Mutex::new(make_spares(has_own_nodes)),
             }),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
+}
+
+/// Makes one more /dev whenever the last was taken, until it cannot.
+fn make_spares(has_own_nodes: bool) -> Receiver<Devices> {
+    let (sender, receiver) = sync_channel(0);
+    let thread = std::thread::Builder::new().name("spare-devices".to_owned());
+    let make = move || {
+        // The next step meets the error, if it lasts.
+        while let Ok(devices) = Devices::new(devices::SHM_SIZE, has_own_nodes) {
+            if sender.send(devices).is_err() {
+                break;
+            }
+        }
+    };
+    // Steps make their own without the thread.
+    let _: std::io::Result<_> = thread.spawn(make);
+    receiver
 }
 
 /// Returns the namespace and whether device nodes can be made.
@@ -175,8 +174,8 @@ fn protect_node(node: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// Covers what containers may not see and makes the whole tree read-only.
 fn restrict_sys() -> Result<(), Errno> {
-    for target in MASKED_SYS {
-        match rustix::mount::mount_bind("empty", target) {
+    for name in MASKED_SYS {
+        match rustix::mount::mount_bind("empty", format!("sys/{name}")) {
             Err(Errno::NOENT) => {}
             result => result?,
         }

@@ -57,6 +57,10 @@ impl Stubs {
         self.surfaces.len() - 1
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.made.is_empty()
+    }
+
     /// To be called before `path` is made in the directory that `parent` is open on.
     pub(crate) fn will_make(
         &mut self,
@@ -141,7 +145,7 @@ impl Stubs {
     /// # Errors
     /// The path for which the file system refused.
     pub(crate) fn remove(self) -> Result<(), (PathBuf, Errno)> {
-        if self.made.is_empty() {
+        if self.is_empty() {
             return Ok(());
         }
         let found: Vec<Option<Stat>> = self

@@ -279,6 +279,28 @@ pub(crate) fn mount_setattr(
     Ok(())
 }
 
+/// `mount_setattr(2)`: clears attributes of a mount.
+pub(crate) fn mount_clear_attributes(mount: BorrowedFd<'_>, clear: u64) -> Result<(), Errno> {
+    let attributes = libc::mount_attr {
+        attr_set: 0,
+        attr_clr: clear,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: `attributes` is the structure the call reads, with its size; the path is empty.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            ptr::from_ref(&attributes),
+            size_of::<libc::mount_attr>(),
+        )
+    })?;
+    Ok(())
+}
+
 /// Closes every descriptor from `first` on (Linux 5.9).
 pub(crate) fn close_from(first: RawFd) -> Result<(), Errno> {
     // SAFETY: for the child just before exec: no owner of a descriptor runs there any more.
@@ -406,6 +428,16 @@ pub(crate) fn wait4(pid: Pid) -> io::Result<Waited> {
     })
 }
 
+/// The mount namespace of a process (Linux 6.11).
+pub(crate) fn mount_namespace(pidfd: &OwnedFd) -> Result<OwnedFd, Errno> {
+    /// `PIDFD_GET_MNT_NAMESPACE`, which no crate has: `_IO(0xFF, 3)`.
+    const GET_MOUNT_NAMESPACE: libc::Ioctl = 0xFF03;
+    // SAFETY: the request takes no argument.
+    let fd = check(unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_MOUNT_NAMESPACE, 0).into() })?;
+    // SAFETY: the kernel returned a new descriptor; it has the close-on-exec flag.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// The peak resident size of this process so far, in kibibytes.
 pub(crate) fn own_peak_rss() -> u64 {
     // SAFETY: all zeroes is a valid rusage, and the call fills one.
@@ -437,6 +469,45 @@ pub(crate) fn fork() -> io::Result<Option<Pid>> {
 pub(crate) fn exit(code: c_int) -> ! {
     // SAFETY: ends the process; nothing is observed afterwards.
     unsafe { libc::_exit(code) }
+}
+
+/// A Landlock ruleset that says one thing: no signals to processes outside of the domain
+/// (`LANDLOCK_SCOPE_SIGNAL`, Linux 6.12).
+///
+/// # Errors
+/// `EINVAL` where the kernel is older, `ENOSYS` or `EOPNOTSUPP` where it has no Landlock.
+pub(crate) fn landlock_signal_scope() -> Result<OwnedFd, Errno> {
+    /// `struct landlock_ruleset_attr` of include/uapi/linux/landlock.h.
+    #[repr(C)]
+    struct Attributes {
+        handled_access_fs: u64,
+        handled_access_net: u64,
+        scoped: u64,
+    }
+    const SCOPE_SIGNAL: u64 = 1 << 1;
+    let attributes = Attributes {
+        handled_access_fs: 0,
+        handled_access_net: 0,
+        scoped: SCOPE_SIGNAL,
+    };
+    // SAFETY: reads `size_of` bytes of the structure.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::from_ref(&attributes),
+            size_of::<Attributes>(),
+            0_u32,
+        )
+    })?;
+    // SAFETY: the kernel returned a new descriptor; it has the close-on-exec flag.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Puts this thread into a new Landlock domain with the rules; needs `CAP_SYS_ADMIN`.
+pub(crate) fn landlock_restrict(ruleset: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0_u32) })?;
+    Ok(())
 }
 
 /// `setns(2)` into the mount namespace `namespace` and then into a copy of it. For the child: it

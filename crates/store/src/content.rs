@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use crate::tree::Entry;
+use crate::tree::{ContentHash, Entry};
 
 /// An entry and its bytes.
 #[derive(Debug, Clone)]
@@ -37,6 +37,11 @@ impl Item {
 pub enum Content {
     None,
     Bytes(Arc<[u8]>),
+    /// Bytes whose BLAKE3 is known.
+    Hashed {
+        bytes: Arc<[u8]>,
+        hash: ContentHash,
+    },
     /// A path below a directory; opened without following any symlink (`openat2`, kernel 5.6), so
     /// that a link put there meanwhile leads nowhere.
     Beneath {
@@ -60,7 +65,7 @@ impl Content {
                 bytes: Arc::from(&[][..]),
                 at: 0,
             },
-            Self::Bytes(bytes) => Reader::Bytes {
+            Self::Bytes(bytes) | Self::Hashed { bytes, .. } => Reader::Bytes {
                 bytes: bytes.clone(),
                 at: 0,
             },

@@ -21,6 +21,7 @@ use crate::owner::Owners;
 use crate::tree::{Entry, Kind};
 
 const OPAQUE: &str = "user.overlay.opaque";
+const WHITEOUT: &str = "user.overlay.whiteout";
 /// `open` flags of a directory that is only passed through.
 const PARENT: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -207,15 +208,7 @@ impl DirWriter {
         remove(parent, name)?;
         match &entry.kind {
             Kind::Symlink { target } => rustix::fs::symlinkat(target.as_slice(), parent, name)?,
-            Kind::Whiteout => {
-                return Ok(rustix::fs::mknodat(
-                    parent,
-                    name,
-                    FileType::CharacterDevice,
-                    Mode::empty(),
-                    0,
-                )?);
-            }
+            Kind::Whiteout => return make_whiteout(parent, name),
             Kind::Fifo => make_node(parent, name, FileType::Fifo, 0)?,
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
                 let kind = match entry.kind {
@@ -314,6 +307,30 @@ fn copy(from: &mut dyn Read, to: &mut File, buffer: &mut [u8]) -> io::Result<()>
             Err(e) => return Err(e),
         }
     }
+}
+
+/// A device 0:0 or, where the file system makes none (overlayfs itself, below a store in the root of
+/// a container), the form of whiteouts that needs none (Linux 6.7, `overlay.whiteout`).
+fn make_whiteout(parent: &OwnedFd, name: &[u8]) -> io::Result<()> {
+    let kind = FileType::CharacterDevice;
+    match rustix::fs::mknodat(parent, name, kind, Mode::empty(), 0) {
+        Err(Errno::PERM) => {}
+        other => return Ok(other?),
+    }
+    let mut value = [0_u8; 8];
+    match rustix::fs::fgetxattr(parent, OPAQUE, &mut value) {
+        // Nothing below it can be seen anyway.
+        Ok(1) if value.first() == Some(&b'y') => return Ok(()),
+        _ => rustix::fs::fsetxattr(parent, OPAQUE, b"x", XattrFlags::empty())?,
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)?;
+    Ok(rustix::fs::fsetxattr(
+        &file,
+        WHITEOUT,
+        b"y",
+        XattrFlags::empty(),
+    )?)
 }
 
 /// Opens a directory below `root`; `""` is the root itself.

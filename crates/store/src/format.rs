@@ -5,10 +5,10 @@
 //!   format                "layercake store 1\n"; any other text is refused
 //!   lock                  flock: shared while a build runs, exclusive to prune or remove
 //!   blobs/sha256/<hex>    compressed layers, configs, manifests, named by their bytes
-//!   index/<2 hex>/<hex>   what a layer (by diff_id) contains: see `codec`
+//!   index/<hex>           what a layer (by diff_id) contains: see `codec`
 //!   layers/<boot>/<32 hex>/   the files of a layer in overlay-upper format, below the first half
 //!                         of the boot id under which they were written; other boots: not trusted
-//!   records/<kind>/<2 hex>/<hex>   BLAKE3 sum, then the record's bytes
+//!   records/<kind>/<hex>  BLAKE3 sum, then the record's bytes
 //!   context/              stat caches of build contexts
 //!   caches/               RUN --mount=type=cache
 //!   git/                  commits that ADD fetched: a bare repository per remote, its lock;

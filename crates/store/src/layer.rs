@@ -35,8 +35,7 @@ const RECORDED: &str = ".recorded";
 
 impl Store {
     fn index_path(&self, diff_id: &Digest) -> PathBuf {
-        let hex = diff_id.hex();
-        self.path("index").join(&hex[..2]).join(&hex[2..])
+        self.path("index").join(diff_id.hex())
     }
 
     /// The name is short, as an overlay option holds at most 255 bytes.

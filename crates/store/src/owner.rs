@@ -44,11 +44,11 @@ impl Owners {
     /// Those of `chown(2)` and `setxattr(2)`.
     pub fn give(self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
         match self {
-            Self::Inode => Ok(rustix::fs::chown(
-                path,
-                Some(Uid::from_raw(uid)),
-                Some(Gid::from_raw(gid)),
-            )?),
+            Self::Inode => {
+                let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                rustix::fs::chown(path, Some(user), Some(group))
+                    .map_err(|errno| refused(errno, uid, gid))
+            }
             Self::Recorded if (uid, gid) == (0, 0) => Ok(()),
             Self::Recorded => {
                 let value = encode((uid, gid));
@@ -73,17 +73,69 @@ impl Owners {
         is_new: bool,
     ) -> io::Result<()> {
         match self {
-            Self::Inode => Ok(rustix::fs::chownat(
+            Self::Inode => rustix::fs::chownat(
                 directory,
                 name,
                 Some(Uid::from_raw(uid)),
                 Some(Gid::from_raw(gid)),
                 AtFlags::SYMLINK_NOFOLLOW,
-            )?),
+            )
+            .map_err(|errno| refused(errno, uid, gid)),
             Self::Recorded if is_new && (uid, gid) == (0, 0) => Ok(()),
             Self::Recorded => record(directory, name, (uid, gid)),
         }
     }
+}
+
+/// An owner that the ids of this user namespace do not have.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "owner {uid}:{gid} is none of the ids that this user may give files to ({ids}): larger ranges \
+     in /etc/subuid and /etc/subgid allow it, and --isolation=single-id can hold any owner"
+)]
+struct Unmapped {
+    uid: u32,
+    gid: u32,
+    ids: String,
+}
+
+fn refused(errno: Errno, uid: u32, gid: u32) -> io::Error {
+    if errno != Errno::INVAL {
+        return errno.into();
+    }
+    let ids =
+        |file| std::fs::read_to_string(file).map_or_else(|_| "?".to_owned(), |map| mapped(&map));
+    let (users, groups) = (ids("/proc/self/uid_map"), ids("/proc/self/gid_map"));
+    let ids = if users == groups {
+        users
+    } else {
+        format!("users {users}, groups {groups}")
+    };
+    io::Error::new(io::ErrorKind::InvalidInput, Unmapped { uid, gid, ids })
+}
+
+/// The ids of a `/proc/PID/uid_map` (user_namespaces(7)) as ranges, such as `0-65536`.
+fn mapped(map: &str) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for line in map.lines() {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        if let (Some(Ok(first)), Some(_), Some(Ok(count))) =
+            (numbers.next(), numbers.next(), numbers.next())
+            && count > 0
+        {
+            ranges.push((first, first + (count - 1)));
+        }
+    }
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, range| {
+        let joins = range.1 + 1 == next.0;
+        if joins {
+            range.1 = next.1;
+        }
+        joins
+    });
+    let texts: Vec<String> = ranges.iter().map(|(a, b)| format!("{a}-{b}")).collect();
+    texts.join(", ")
 }
 
 fn takes_attributes(stat: &Stat) -> bool {
@@ -142,6 +194,27 @@ pub fn decode(value: &[u8]) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
     use crate::tree::{Entry, Kind};
+
+    #[test]
+    fn mapped_ids_are_told_as_ranges() {
+        for (map, text) in [
+            (
+                "         0       1000          1\n         1     100000      65536\n",
+                "0-65536",
+            ),
+            ("0 0 4294967295\n", "0-4294967294"),
+            ("0 1000 1\n1000 100000 10\n", "0-0, 1000-1009"),
+            ("", ""),
+        ] {
+            assert_eq!(mapped(map), text);
+        }
+        let told = refused(Errno::INVAL, 70000, 5).to_string();
+        assert!(
+            told.contains("70000:5") && told.contains("single-id"),
+            "{told}"
+        );
+        assert_eq!(refused(Errno::ROFS, 1, 1).raw_os_error(), Some(30));
+    }
 
     #[test]
     fn values_are_read_back() {

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Stat, Uid};
@@ -23,7 +24,7 @@ use crate::content::{Content, Item, Reader};
 use crate::dirwriter::{DirWriter, split};
 use crate::error::{Error, Result};
 use crate::owner::Owners;
-use crate::scan::{StepClock, scan_where, whiteout};
+use crate::scan::{StepClock, remove_socket, scan_where, whiteout};
 use crate::tree::{Entry, Index, Kind, compare_paths};
 use crate::view::{Found, View};
 
@@ -31,7 +32,58 @@ use crate::view::{Found, View};
 const TICK_MAX: Duration = Duration::from_millis(100);
 
 /// Opens the bytes of a regular file of a view.
-pub type Open<'a> = &'a dyn Fn(&Found<'_>) -> io::Result<Reader>;
+pub type Open<'a> = &'a (dyn Fn(&Found<'_>) -> io::Result<Reader> + Sync);
+
+/// So many threads write a whole tree at most: more would wait for the file system.
+const WRITERS_MAX: usize = 8;
+/// So many files a thread takes at once, mostly of one directory, which stays open meanwhile.
+const FILES_AT_ONCE: usize = 64;
+
+/// [`write_tree`] of all of `view` by several threads, each with a writer for the same directory.
+///
+/// # Errors
+/// As [`write_tree`].
+pub fn write_whole_tree(
+    view: &View,
+    writer: &(dyn Fn() -> Result<DirWriter> + Sync),
+    open: Open<'_>,
+) -> Result<()> {
+    let mut directories = writer()?;
+    let mut files = Vec::new();
+    for visited in view.walk(b"") {
+        if visited.found.is_directory() {
+            write_one(view, &visited.found, visited.path, &mut directories, open)?;
+        } else {
+            files.push(visited);
+        }
+    }
+    let parts = Mutex::new(files.chunks(FILES_AT_ONCE));
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let write_parts = || -> Result<()> {
+        let mut writer = writer()?;
+        while let Some(part) = next() {
+            for visited in part {
+                write_one(view, &visited.found, visited.path, &mut writer, open)?;
+            }
+        }
+        writer.finish()
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads
+        .min(WRITERS_MAX)
+        .min(files.len().div_ceil(FILES_AT_ONCE));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(write_parts)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| match worker.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+    })?;
+    // Times last: every file written into a directory changes its own.
+    directories.finish()
+}
 
 /// Writes the part of `view` at and below `below` (`""`: all of it) with `writer`, whose directory
 /// stands for `below`. Files that the file system can share are shared (`FICLONE`), others copied.
@@ -139,6 +191,15 @@ impl Print {
     }
 }
 
+/// What a step changed in a plain root.
+#[derive(Debug)]
+pub struct Changes {
+    pub items: Vec<Item>,
+    /// The directory holds what the layers and these changes say. A socket in the place of a file
+    /// is in no layer (rule L13), so the file is in the image and not in the directory.
+    pub is_whole: bool,
+}
+
 /// The state of a plain root before a step.
 #[derive(Debug, Default)]
 pub struct Snapshot {
@@ -188,12 +249,14 @@ impl Snapshot {
         directory: &Path,
         owners: Owners,
         clock: Option<&StepClock>,
-    ) -> Result<Vec<Item>> {
+    ) -> Result<Changes> {
         let mut present = HashSet::with_capacity(self.prints.len());
+        let mut is_whole = true;
         let mut items = scan_where(directory, owners, clock, |path, stat| {
             let before = self.prints.get_key_value(path);
             if let Some((path, _)) = before {
                 present.insert(path.as_slice());
+                is_whole &= FileType::from_raw_mode(stat.st_mode) != FileType::Socket;
             }
             before.is_none_or(|(_, print)| *print != Print::of(stat))
         })?;
@@ -213,7 +276,7 @@ impl Snapshot {
             content: Content::None,
         }));
         items.sort_by(|a, b| compare_paths(&a.entry.path, &b.entry.path));
-        Ok(items)
+        Ok(Changes { items, is_whole })
     }
 }
 
@@ -267,10 +330,9 @@ fn separate_names(directory: &Path, scratch: &Path) -> Result<()> {
         let parent = path.parent().unwrap_or(directory);
         let times = stat(parent)?;
         match FileType::from_raw_mode(before.st_mode) {
-            FileType::Socket => std::fs::remove_file(&path).map_err(Error::io("remove", &path))?,
+            FileType::Socket => remove_socket(&path)?,
             FileType::RegularFile => separate(&path, &before, scratch)?,
-            // Nothing can be written to other kinds; their owners are all that could differ.
-            _ => continue,
+            _ => separate_node(&path, &before, scratch)?,
         }
         set_times(parent, &times)?;
     }
@@ -289,6 +351,35 @@ fn separate(path: &Path, before: &Stat, scratch: &Path) -> Result<()> {
         copy_attributes(&source, &file)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(before.st_mode & 0o7777))?;
         rustix::fs::futimens(&file, &timestamps(before))?;
+        std::fs::rename(scratch, path)
+    };
+    copy().map_err(Error::io("separate the names of", path))
+}
+
+/// [`separate`] for what has no content: a symlink, a named pipe, a device node.
+fn separate_node(path: &Path, before: &Stat, scratch: &Path) -> Result<()> {
+    let file_type = FileType::from_raw_mode(before.st_mode);
+    let mode = Mode::from_raw_mode(before.st_mode & 0o7777);
+    let copy = || -> io::Result<()> {
+        if file_type == FileType::Symlink {
+            std::os::unix::fs::symlink(std::fs::read_link(path)?, scratch)?;
+        } else {
+            rustix::fs::mknodat(CWD, scratch, file_type, mode, before.st_rdev)?;
+        }
+        let (uid, gid) = (Uid::from_raw(before.st_uid), Gid::from_raw(before.st_gid));
+        rustix::fs::chownat(
+            CWD,
+            scratch,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
+        if file_type != FileType::Symlink {
+            // After chown, which clears setuid and setgid; also undoes the process's umask.
+            rustix::fs::chmod(scratch, mode)?;
+        }
+        let times = timestamps(before);
+        rustix::fs::utimensat(CWD, scratch, &times, AtFlags::SYMLINK_NOFOLLOW)?;
         std::fs::rename(scratch, path)
     };
     copy().map_err(Error::io("separate the names of", path))

@@ -1,6 +1,6 @@
 //! Small facts under a key: what a step made, which blob holds a layer, what a tag means.
 //!
-//! A record is one file, `records/<kind>/<2 hex>/<key>`, its bytes preceded by their BLAKE3 sum.
+//! A record is one file, `records/<kind>/<key>`, its bytes preceded by their BLAKE3 sum.
 //! Any number of processes may read and write; the last writer of a key wins.
 
 use std::io;
@@ -18,11 +18,7 @@ pub type RecordKey = [u8; 32];
 
 impl Store {
     fn record_path(&self, kind: RecordKind, key: &RecordKey) -> PathBuf {
-        let name = digest::hex(key);
-        self.path("records")
-            .join(kind.0)
-            .join(&name[..2])
-            .join(&name[2..])
+        self.path("records").join(kind.0).join(digest::hex(key))
     }
 
     /// The bytes put last; `None` when there are none or they are damaged.

@@ -33,10 +33,15 @@ pub struct StepClock {
 }
 
 impl StepClock {
-    fn settle(&self, stat: &Stat) -> (i64, bool) {
-        #[allow(clippy::cast_possible_wrap, reason = "nanoseconds are below 2^30")]
-        let at = (stat.st_mtime, stat.st_mtime_nsec as i64);
-        if self.start <= at && at <= self.end {
+    /// The time of a file of the layer, and whether the one on disk, `at`, is another.
+    fn settle(&self, at: (i64, i64)) -> (i64, bool) {
+        // Many programs set times of whole seconds: one in the second of the start is of the step.
+        let start = if at.1 == 0 {
+            (self.start.0, 0)
+        } else {
+            self.start
+        };
+        if start <= at && at <= self.end {
             (self.epoch, true)
         } else {
             (at.0, at.1 != 0)
@@ -48,7 +53,9 @@ impl StepClock {
 /// fills them in). With a clock, times are settled on disk as well: those of the step become its
 /// epoch, others lose their fraction (rule L02).
 ///
-/// Sockets are left out (rule L13). Whiteouts are told from device nodes by number 0:0.
+/// Sockets are left out (rule L13) and, with a clock, removed: what a later step sees must not
+/// depend on whether the layer was kept as a directory or read back from its blob. Whiteouts are
+/// told from device nodes by number 0:0.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Entry`] for a name starting with `.wh.`, which no layer can hold
@@ -122,7 +129,7 @@ fn item(
     {
         let reason = "a name starting with .wh. cannot be stored in an image layer";
         return Err(Error::Entry {
-            path: path.display().to_string(),
+            path: format!("/{}", String::from_utf8_lossy(relative)),
             reason,
         });
     }
@@ -134,7 +141,12 @@ fn item(
             .or_insert_with(|| relative.to_vec())
     });
     let kind = match (file_type, first) {
-        (FileType::Socket, _) => return Ok(None),
+        (FileType::Socket, _) => {
+            if clock.is_some() {
+                remove_socket(path)?;
+            }
+            return Ok(None);
+        }
         (FileType::Directory, _) => Kind::Directory {
             opaque: is_opaque(path)?,
         },
@@ -205,7 +217,8 @@ fn settle(path: &Path, stat: &Stat, clock: Option<&StepClock>) -> Result<i64> {
     let Some(clock) = clock else {
         return Ok(stat.st_mtime);
     };
-    let (mtime, changed) = clock.settle(stat);
+    #[allow(clippy::cast_possible_wrap, reason = "nanoseconds are below 2^30")]
+    let (mtime, changed) = clock.settle((stat.st_mtime, stat.st_mtime_nsec as i64));
     if changed {
         let last_modification = Timespec {
             tv_sec: mtime,
@@ -219,6 +232,30 @@ fn settle(path: &Path, stat: &Stat, clock: Option<&StepClock>) -> Result<i64> {
             .map_err(Error::io("set the time of", path))?;
     }
     Ok(mtime)
+}
+
+/// Without a trace in the time of the directory, which is settled already.
+pub(crate) fn remove_socket(path: &Path) -> Result<()> {
+    let remove = || -> std::io::Result<()> {
+        let parent = path.parent().unwrap_or(path);
+        let stat = rustix::fs::stat(parent)?;
+        std::fs::remove_file(path)?;
+        let at = |seconds, nanoseconds| Timespec {
+            tv_sec: seconds as _,
+            tv_nsec: nanoseconds as _,
+        };
+        let times = Timestamps {
+            last_access: at(stat.st_atime, stat.st_atime_nsec),
+            last_modification: at(stat.st_mtime, stat.st_mtime_nsec),
+        };
+        Ok(rustix::fs::utimensat(
+            CWD,
+            parent,
+            &times,
+            AtFlags::empty(),
+        )?)
+    };
+    remove().map_err(Error::io("remove the socket", path))
 }
 
 fn is_opaque(path: &Path) -> Result<bool> {
@@ -237,5 +274,48 @@ fn capability(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         Ok(n) => Ok(vec![(CAPABILITY.into(), value[..n].to_vec())]),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::OVERFLOW) => Ok(Vec::new()),
         Err(e) => Err(Error::io("read attributes of", path)(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l13_sockets_do_not_stay_in_the_directory_of_a_layer() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path().join("run");
+        std::fs::create_dir(&run).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(run.join("socket")).unwrap();
+        let clock = StepClock {
+            start: (0, 0),
+            end: (i64::MAX, 0),
+            epoch: 7,
+        };
+        let scan = || scan(directory.path(), Owners::Inode, Some(&clock)).unwrap();
+        let paths: Vec<_> = scan().into_iter().map(|item| item.entry.path).collect();
+        assert_eq!(paths, [b"run"]);
+        assert!(!run.join("socket").exists());
+        assert_eq!(rustix::fs::stat(&run).unwrap().st_mtime, 7);
+    }
+
+    #[test]
+    fn l02_times_of_the_step_are_settled_also_when_a_program_cut_their_fraction() {
+        let clock = StepClock {
+            start: (100, 500),
+            end: (102, 500),
+            epoch: 7,
+        };
+        for (at, want) in [
+            ((100, 499), (100, true)),
+            ((100, 500), (7, true)),
+            ((100, 0), (7, true)),
+            ((102, 0), (7, true)),
+            ((102, 501), (102, true)),
+            ((99, 0), (99, false)),
+            ((103, 0), (103, false)),
+        ] {
+            assert_eq!(clock.settle(at), want, "{at:?}");
+        }
     }
 }

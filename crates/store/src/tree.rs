@@ -56,6 +56,12 @@ pub enum Kind {
 /// Order of entries: by component, so that a directory comes right before all that is in it.
 #[must_use]
 pub fn compare_paths(a: &[u8], b: &[u8]) -> Ordering {
+    // Neighbours have long names in common, which are skipped by words.
+    const WORD: usize = size_of::<u64>();
+    let (words_a, words_b) = (a.as_chunks::<WORD>().0, b.as_chunks::<WORD>().0);
+    let same = words_a.iter().zip(words_b).take_while(|(a, b)| a == b);
+    let common = same.count() * WORD;
+    let (a, b) = (&a[common..], &b[common..]);
     // `/` sorts before every other byte; NUL cannot occur in a path.
     let key = |c: &u8| if *c == b'/' { 0 } else { *c };
     a.iter().map(key).cmp(b.iter().map(key))

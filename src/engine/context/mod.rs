@@ -8,6 +8,8 @@ mod contexts;
 mod disk;
 mod hash;
 mod ignore;
+mod kept;
+mod listings;
 mod statcache;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,8 @@ use store::content::Content;
 
 use self::disk::{Disk, Seen};
 use self::ignore::Ignore;
+use self::kept::KeptFiles;
+use self::listings::{Children, Listings};
 use self::statcache::StatCache;
 use crate::engine::copy::{FileFacts, IgnoreRule, Node, Tree, TreeError};
 
@@ -62,6 +66,8 @@ pub struct ContextTree {
     disk: Disk,
     ignore: Option<Ignore>,
     hashes: StatCache,
+    kept: KeptFiles,
+    listings: Listings,
     /// Files found so far.
     seen: Mutex<HashMap<Vec<u8>, Seen>>,
 }
@@ -92,6 +98,8 @@ impl ContextTree {
             disk,
             ignore,
             hashes,
+            kept: KeptFiles::default(),
+            listings: Listings::default(),
             seen: Mutex::default(),
         })
     }
@@ -134,8 +142,8 @@ impl ContextTree {
     }
 
     fn has_visible_child(&self, path: &[u8]) -> Result<bool, TreeError> {
-        for (name, node) in self.list(path)? {
-            if self.is_visible(&join(path, &name), &node)? {
+        for (name, node) in self.list(path)?.iter() {
+            if self.is_visible(&join(path, name), node)? {
                 return Ok(true);
             }
         }
@@ -143,7 +151,10 @@ impl ContextTree {
     }
 
     /// The directory without what is ignored for certain, which is not even looked at.
-    fn list(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Node)>, TreeError> {
+    fn list(&self, path: &[u8]) -> Result<Children, TreeError> {
+        if let Some(children) = self.listings.get(path) {
+            return Ok(children);
+        }
         let wanted = |name: &[u8]| {
             let Some(ignore) = &self.ignore else {
                 return true;
@@ -168,7 +179,8 @@ impl ContextTree {
             }
             children.push((name, node));
         }
-        Ok(children)
+        drop(seen);
+        Ok(self.listings.put(path, children.into()))
     }
 }
 
@@ -202,22 +214,25 @@ impl Tree for ContextTree {
 
     fn children(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Node)>, TreeError> {
         let mut visible = Vec::new();
-        for (name, node) in self.list(path)? {
-            if self.is_visible(&join(path, &name), &node)? {
-                visible.push((name, node));
+        for (name, node) in self.list(path)?.iter() {
+            if self.is_visible(&join(path, name), node)? {
+                visible.push((name.clone(), node.clone()));
             }
         }
         Ok(visible)
     }
 
     fn read(&self, files: &[&[u8]]) -> Result<Vec<FileFacts>, TreeError> {
-        hash::read_files(&self.disk, &self.hashes, &self.seen(), files)
+        hash::read_files(&self.disk, &self.hashes, &self.kept, &self.seen(), files)
             .map_err(|(path, source)| self.failed("read", &path, source))
     }
 
     fn content(&self, path: &[u8]) -> Result<Content, TreeError> {
         if let Some(Seen::Socket) = self.seen().get(path) {
             return Ok(Content::Bytes(Arc::from(&[][..])));
+        }
+        if let Some(content) = self.kept.take(path) {
+            return Ok(content);
         }
         Ok(Content::Beneath {
             root: self.disk.root(),

@@ -83,6 +83,15 @@ struct Known {
     changed: bool,
 }
 
+impl Known {
+    fn get(&mut self, identity: &Identity) -> Option<FileFacts> {
+        if let Some(facts) = self.old.remove(identity) {
+            self.new.insert(*identity, facts);
+        }
+        self.new.get(identity).cloned()
+    }
+}
+
 impl StatCache {
     pub(super) fn none() -> Self {
         Self {
@@ -121,20 +130,23 @@ impl StatCache {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, identity: &Identity) -> Option<FileFacts> {
+    /// What is remembered of each file.
+    pub(super) fn get<'i>(
+        &self,
+        identities: impl Iterator<Item = Option<&'i Identity>>,
+    ) -> Vec<Option<FileFacts>> {
         let mut known = self.known();
-        if let Some(facts) = known.old.remove(identity) {
-            known.new.insert(*identity, facts);
-        }
-        known.new.get(identity).cloned()
+        identities.map(|identity| known.get(identity?)).collect()
     }
 
-    /// `identity` as it was before the file was read, and still was after.
-    pub(super) fn put(&self, identity: Identity, facts: FileFacts) {
-        if identity.mtime < self.settled && identity.ctime < self.settled {
-            let mut known = self.known();
-            known.new.insert(identity, facts);
-            known.changed = true;
+    /// Identities as they were before the files were read, and still were after.
+    pub(super) fn put(&self, files: impl Iterator<Item = (Identity, FileFacts)>) {
+        let mut known = self.known();
+        for (identity, facts) in files {
+            if identity.mtime < self.settled && identity.ctime < self.settled {
+                known.new.insert(identity, facts);
+                known.changed = true;
+            }
         }
     }
 
@@ -283,24 +295,32 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
+    fn put(cache: &StatCache, identity: Identity, facts: FileFacts) {
+        cache.put(std::iter::once((identity, facts)));
+    }
+
+    fn get(cache: &StatCache, identity: &Identity) -> Option<FileFacts> {
+        cache.get(std::iter::once(Some(identity))).remove(0)
+    }
+
     #[test]
     fn files_are_remembered_until_they_change() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("index");
         let cache = StatCache::load_at(file.clone(), at(100));
-        cache.put(identity(1, 50 * SECOND), facts(1));
-        cache.put(identity(2, 50 * SECOND), facts(2));
+        put(&cache, identity(1, 50 * SECOND), facts(1));
+        put(&cache, identity(2, 50 * SECOND), facts(2));
         cache.save().unwrap();
         let cache = StatCache::load_at(file.clone(), at(200));
-        assert_eq!(cache.get(&identity(1, 50 * SECOND)), Some(facts(1)));
-        assert_eq!(cache.get(&identity(1, 51 * SECOND)), None);
-        cache.put(identity(3, 50 * SECOND), facts(3));
+        assert_eq!(get(&cache, &identity(1, 50 * SECOND)), Some(facts(1)));
+        assert_eq!(get(&cache, &identity(1, 51 * SECOND)), None);
+        put(&cache, identity(3, 50 * SECOND), facts(3));
         drop(cache);
         // What nobody asked for is still known.
         let cache = StatCache::load_at(file, at(300));
         for n in 1..=3 {
             assert_eq!(
-                cache.get(&identity(u64::from(n), 50 * SECOND)),
+                get(&cache, &identity(u64::from(n), 50 * SECOND)),
                 Some(facts(n))
             );
         }
@@ -311,22 +331,23 @@ mod tests {
     fn fresh_files_are_not_remembered() {
         let directory = tempfile::tempdir().unwrap();
         let cache = StatCache::load_at(directory.path().join("index"), at(100));
-        cache.put(identity(1, 98 * SECOND - 1), facts(1));
-        cache.put(identity(2, 98 * SECOND), facts(2));
-        cache.put(
-            Identity {
-                ctime: 99 * SECOND,
-                ..identity(3, 5 * SECOND)
-            },
-            facts(3),
-        );
-        assert_eq!(cache.get(&identity(1, 98 * SECOND - 1)), Some(facts(1)));
-        assert_eq!(cache.get(&identity(2, 98 * SECOND)), None);
+        put(&cache, identity(1, 98 * SECOND - 1), facts(1));
+        put(&cache, identity(2, 98 * SECOND), facts(2));
+        let changed_lately = Identity {
+            ctime: 99 * SECOND,
+            ..identity(3, 5 * SECOND)
+        };
+        put(&cache, changed_lately, facts(3));
+        assert_eq!(get(&cache, &identity(1, 98 * SECOND - 1)), Some(facts(1)));
+        assert_eq!(get(&cache, &identity(2, 98 * SECOND)), None);
         assert_eq!(
-            cache.get(&Identity {
-                ctime: 99 * SECOND,
-                ..identity(3, 5 * SECOND)
-            }),
+            get(
+                &cache,
+                &Identity {
+                    ctime: 99 * SECOND,
+                    ..identity(3, 5 * SECOND)
+                }
+            ),
             None
         );
     }
@@ -336,14 +357,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("index");
         let cache = StatCache::load_at(file.clone(), at(100));
-        cache.put(identity(1, SECOND), facts(1));
+        put(&cache, identity(1, SECOND), facts(1));
         drop(cache);
         let good = fs::read(&file).unwrap();
         let known = |bytes: &[u8]| {
             fs::write(&file, bytes).unwrap();
-            StatCache::load_at(file.clone(), at(100))
-                .get(&identity(1, SECOND))
-                .is_some()
+            let cache = StatCache::load_at(file.clone(), at(100));
+            get(&cache, &identity(1, SECOND)).is_some()
         };
         assert!(known(&good));
         assert!(!known(b""));

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use graph::op;
 use store::tree::{ContentHash, Kind};
 
-use super::archive::{self, Limits, TempFiles};
-use super::dest::{Destination, Existing, LinkGroup, Meta, Thing, join};
+use super::Means;
+use super::archive;
+use super::dest::{Destination, Existing, LinkGroup, Meta, NewGroup, Thing, join};
 use super::error::{CopyError, text};
 use super::mode::Chmod;
 use super::select::{Match, Pick};
@@ -20,8 +21,7 @@ pub(super) struct Copier<'a, 'd> {
     pub destination: &'a mut Destination<'d>,
     pub owner: Option<Owner>,
     pub chmod: Option<Chmod>,
-    pub temp: &'a dyn TempFiles,
-    pub limits: Limits,
+    pub means: Means<'a>,
     pub warnings: Vec<String>,
     /// Where a file was put under the name the destination has, not into a directory.
     pub renamed: Option<Vec<u8>>,
@@ -34,11 +34,10 @@ impl Copier<'_, '_> {
         if found.unpack && self.unpack(found)? {
             return Ok(());
         }
-        let made = self.meta_of_made_directories();
         let written = self.op.destination.as_bytes();
         if written.ends_with(b"/") {
             let directory = self.destination.resolve(written)?;
-            self.destination.make_directories(&directory.path, &made)?;
+            self.make(&directory.path)?;
         }
         let at = self.destination.resolve(written)?.path;
         let existing = self.destination.existing(&at);
@@ -47,18 +46,30 @@ impl Copier<'_, '_> {
             if !is_directory && existing != Existing::Nothing {
                 return Err(CopyError::DirectoryOverFile { path: text(&at) });
             }
-            self.destination.make_directories(&at, &made)?;
+            self.make(&at)?;
             return self.copy(found, &at);
         }
         if is_directory {
             return self.copy(found, &join(&at, &found.base_name));
         }
         if self.renamed.as_ref() == Some(&at) {
-            return Err(CopyError::SeveralToOneFile { path: text(&at) });
+            self.tell_of_overwriting(&at);
         }
-        self.destination.make_directories(parent_of(&at), &made)?;
+        self.make(parent_of(&at))?;
         self.renamed = Some(at.clone());
         self.copy(found, &at)
+    }
+
+    /// Rule C25: the last of several files stays, which nobody wants.
+    fn tell_of_overwriting(&mut self, at: &[u8]) {
+        let warning = format!(
+            "several files are copied to /{}, of which the last one stays: a destination for \
+             more than one must end with /",
+            text(at)
+        );
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     /// Rule C08.
@@ -75,6 +86,21 @@ impl Copier<'_, '_> {
             gid,
             mtime: self.op.epoch,
             xattrs: Vec::new(),
+        }
+    }
+
+    /// The directory at `path` and its missing parents.
+    fn make(&mut self, path: &[u8]) -> Result<(), CopyError> {
+        let meta = self.meta_of_made_directories();
+        let group = self.group_of_made_directories();
+        self.destination.make_directories(path, &meta, group)?;
+        Ok(())
+    }
+
+    fn group_of_made_directories(&self) -> NewGroup {
+        match self.owner {
+            Some(_) => NewGroup::Given,
+            None => NewGroup::OfParent,
         }
     }
 
@@ -129,7 +155,8 @@ impl Copier<'_, '_> {
         }
     }
 
-    /// Rules C09, C11, O05, O07-O09.
+    /// Rules C09, C11, O05, O07-O09; of extended attributes only capabilities would stay in a layer
+    /// (rule L12).
     fn meta(&self, pick: &Pick<'_>) -> Meta {
         let node = &pick.node;
         let kept = Owner {
@@ -149,8 +176,13 @@ impl Copier<'_, '_> {
         let xattrs = pick
             .facts
             .as_ref()
-            .map_or(&node.xattrs, |facts| &facts.xattrs)
-            .clone();
+            .map_or(&node.xattrs, |facts| &facts.xattrs);
+        // BuildKit loses those of contexts on the way to its daemon.
+        let xattrs = if self.op.keep_owner {
+            xattrs.clone()
+        } else {
+            Vec::new()
+        };
         Meta {
             mode,
             uid,
@@ -173,7 +205,7 @@ impl Copier<'_, '_> {
             source,
         };
         let content = pick.content()?;
-        let opened = archive::open(&content, self.temp).map_err(failed)?;
+        let opened = archive::open(&content, self.means.temp).map_err(failed)?;
         let Some(opened) = opened else {
             return Ok(false);
         };
@@ -183,13 +215,14 @@ impl Copier<'_, '_> {
             mode: 0o755,
             ..self.meta_of_made_directories()
         };
-        self.destination.make_directories(&at, &made)?;
+        let group = self.group_of_made_directories();
+        self.destination.make_directories(&at, &made, group)?;
         let mut unpacker = archive::Unpacker {
             destination: self.destination,
             at: &at,
             owner: self.owner,
             epoch: self.op.epoch,
-            limits: self.limits,
+            means: self.means,
             warnings: &mut self.warnings,
         };
         unpacker.unpack(&found.shown, opened)?;

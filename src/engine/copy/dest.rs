@@ -1,6 +1,8 @@
 //! The tree that is copied to: the layers below with the changes of one instruction on top, and
 //! the layer that these changes are.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -10,6 +12,9 @@ use store::tree::{Entry, Kind, compare_paths};
 use store::view::{Resolved, Step, TooManyLinks, View, resolve_with};
 
 use super::error::{CopyError, text};
+
+/// The set-group-id bit of a mode.
+const SET_GID: u32 = 0o2000;
 
 /// A path, ordered so that a directory comes right before what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +62,18 @@ pub(crate) struct Destination<'a> {
     base: &'a View,
     changes: BTreeMap<Path, Change>,
     groups: usize,
+    /// Of files whose metadata a further name changed: that of all names.
+    shared: BTreeMap<LinkGroup, Meta>,
+}
+
+/// The group of directories that are made on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NewGroup {
+    /// As in the metadata.
+    Given,
+    /// That of the directory they are made in, if that has the set-group-id bit: what mkdir(2)
+    /// does, and nobody changes it afterwards.
+    OfParent,
 }
 
 /// What is at a path now.
@@ -85,6 +102,7 @@ impl<'a> Destination<'a> {
             base,
             changes: BTreeMap::new(),
             groups: 0,
+            shared: BTreeMap::new(),
         }
     }
 
@@ -134,17 +152,33 @@ impl<'a> Destination<'a> {
     }
 
     /// Makes `path` and its missing parents, all with `meta`; nothing when it exists. `path` is
-    /// resolved. Tells whether anything was made.
+    /// resolved. The set-group-id bit of a directory goes on to those made in it (inode(7)).
+    /// Tells whether anything was made.
     ///
     /// # Errors
     /// [`CopyError::NotADirectory`], [`CopyError::ReservedName`].
-    pub(crate) fn make_directories(&mut self, path: &[u8], meta: &Meta) -> Result<bool, CopyError> {
+    pub(crate) fn make_directories(
+        &mut self,
+        path: &[u8],
+        meta: &Meta,
+        group: NewGroup,
+    ) -> Result<bool, CopyError> {
         let mut made = false;
+        // What those directories get that are made in the one that was looked at last.
+        let mut inherited = meta.clone();
         for level in ancestors(path).chain((!path.is_empty()).then_some(path)) {
             match self.existing(level) {
-                Existing::Directory(_) => {}
+                Existing::Directory(parent) => {
+                    inherited = meta.clone();
+                    if parent.mode & SET_GID != 0 {
+                        inherited.mode |= SET_GID;
+                        if group == NewGroup::OfParent {
+                            inherited.gid = parent.gid;
+                        }
+                    }
+                }
                 Existing::Nothing => {
-                    self.put_directory(level, meta.clone())?;
+                    self.put_directory(level, inherited.clone())?;
                     made = true;
                 }
                 Existing::Symlink(_) | Existing::Other => {
@@ -260,24 +294,6 @@ impl<'a> Destination<'a> {
         self.put_directory(path, meta)
     }
 
-    /// The file at `path` with its link group, when this instruction put it there. One that had no
-    /// group gets one.
-    pub(crate) fn file_to_link(&mut self, path: &[u8]) -> Option<Thing> {
-        self.groups += 1;
-        let new = LinkGroup(self.groups);
-        let change = self.changes.get_mut(&Path(path.to_vec()))?;
-        if matches!(change.item.entry.kind, Kind::Directory { .. }) {
-            return None;
-        }
-        change.group.get_or_insert(new);
-        Some(Thing {
-            kind: change.item.entry.kind.clone(),
-            meta: Meta::of(&change.item.entry),
-            content: change.item.content.clone(),
-            group: change.group,
-        })
-    }
-
     /// The layer: what differs from the layers below, each path after its parent directories
     /// (rules L03-L05), removals only where a directory takes the place of one that had other
     /// content (rules L07-L09). Of extended attributes only capabilities stay (rule L12). Sorted.
@@ -318,29 +334,6 @@ impl<'a> Destination<'a> {
         items
     }
 
-    /// Of the names of one file the first stays the file and the others become hard links to it
-    /// (rule L11). Returns all names of files that have several.
-    fn settle_links(&mut self) -> BTreeSet<Path> {
-        let mut names: BTreeMap<LinkGroup, Vec<Path>> = BTreeMap::new();
-        for (path, change) in &self.changes {
-            if let Some(group) = change.group {
-                names.entry(group).or_default().push(path.clone());
-            }
-        }
-        names.retain(|_, names| names.len() > 1);
-        for names in names.values() {
-            for name in &names[1..] {
-                if let Some(change) = self.changes.get_mut(name) {
-                    change.item.entry.kind = Kind::HardLink {
-                        target: names[0].0.clone(),
-                    };
-                    change.item.content = Content::None;
-                }
-            }
-        }
-        names.into_values().flatten().collect()
-    }
-
     /// For each new directory where the layers below have one too: their names in it that are not
     /// names of the new one.
     fn whiteouts(&self) -> Vec<Item> {
@@ -364,6 +357,18 @@ impl<'a> Destination<'a> {
 }
 
 impl Meta {
+    fn give_to(self, entry: &mut Entry) {
+        let Self {
+            mode,
+            uid,
+            gid,
+            mtime,
+            xattrs,
+        } = self;
+        (entry.mode, entry.uid, entry.gid) = (mode, uid, gid);
+        (entry.mtime, entry.xattrs) = (mtime, xattrs);
+    }
+
     #[must_use]
     pub(crate) fn of(entry: &Entry) -> Self {
         Self {

@@ -39,6 +39,12 @@ pub enum CopyError {
         #[source]
         source: IgnoreError,
     },
+    /// Rule C32.
+    #[error(
+        "--parents {written:?} selects nothing: there is no path below the directory to keep; \
+         leave --parents out to copy all that is in it"
+    )]
+    ParentsOfNothing { written: String },
     #[error("--exclude")]
     Exclude {
         #[source]
@@ -50,9 +56,6 @@ pub enum CopyError {
     /// Rule C24.
     #[error("cannot copy a directory to /{path}, which is not a directory")]
     DirectoryOverFile { path: String },
-    /// Rule C25; in BuildKit the last one stays.
-    #[error("several files for /{path}: a destination for more than one must end with /")]
-    SeveralToOneFile { path: String },
     /// Also of `WORKDIR`.
     #[error("mkdir /{path}: /{existing} is not a directory")]
     NotADirectory { path: String, existing: String },
@@ -61,6 +64,12 @@ pub enum CopyError {
         "/{path}: names that start with .wh. mean removal in image layers and cannot be stored"
     )]
     ReservedName { path: String },
+    #[error("read /{path} of the image")]
+    Below {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{sources} sources given for {planned} of the instruction")]
     SourceCount { sources: usize, planned: usize },
     #[error(transparent)]

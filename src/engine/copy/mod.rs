@@ -35,7 +35,7 @@ pub use tempfiles::AnonymousFiles;
 pub use tree::{
     FileFacts, IgnoreRule, LayerFiles, LinkId, Node, NodeKind, Tree, TreeError, Xattrs,
 };
-pub use users::{Identity, ImageUsers, Owner, Ownership, UserError, UserLookup};
+pub use users::{Identity, ImageUsers, Owner, Ownership, Unknown, UserError, UserLookup};
 pub use workdir::plan_workdir;
 
 /// What one of the sources of an operation is taken from.
@@ -76,6 +76,8 @@ pub struct GivenFile {
 #[derive(Clone, Copy)]
 pub struct Means<'a> {
     pub temp: &'a dyn TempFiles,
+    /// Files of the destination, which archives may have further names for.
+    pub below: &'a dyn LayerFiles,
     pub limits: Limits,
 }
 
@@ -134,22 +136,18 @@ pub fn plan_copy(
     } else {
         (dest, users)
     };
-    let chown = op.chown.as_deref().map(|spec| users.owner(spec));
-    let (owner, warnings) = match chown.transpose()? {
-        Some(made) => (Some(made.owner), made.warnings),
-        None => (None, Vec::new()),
-    };
+    let chown = |spec| users.owner(spec, Unknown::Refused);
+    let owner = op.chown.as_deref().map(chown).transpose()?;
+    let owner = owner.map(|made| made.owner);
     let chmod = op.chmod.as_deref().map(Chmod::parse).transpose()?;
     let mut destination = Destination::new(dest);
-    let Means { temp, limits } = means;
     let mut copier = apply::Copier {
         op,
         destination: &mut destination,
         owner,
         chmod,
-        temp,
-        limits,
-        warnings,
+        means,
+        warnings: Vec::new(),
         renamed: None,
     };
     for found in &selection.matches {

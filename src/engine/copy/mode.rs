@@ -5,17 +5,29 @@
 pub enum Chmod {
     /// The bits themselves, 07777 at most.
     Octal(u32),
-    Symbolic(Vec<Clause>),
+    /// One after another.
+    Symbolic(Vec<Change>),
 }
 
-/// One `who op perms` of a symbolic mode; `u+r-w` are two.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clause {
-    /// Bits that may change: the classes named, with their set-id bits; all when none is named,
-    /// as the umask is taken to be 0.
-    who: u32,
+/// A part of a symbolic mode; `u=r-w` is three of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Add(u32),
+    Remove(u32),
+    /// `X`: added to directories, and to files that some class could execute at first.
+    AddSearch(u32),
+    /// `g=u` and the like.
+    Copy(ClassCopy),
+}
+
+/// The permissions of one class are added to, taken from or put in place of those of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassCopy {
+    /// How far those of the class copied from are shifted: 6 for `u`, 3 for `g`, 0 for `o`.
+    from: u32,
+    /// All bits of the classes copied to.
+    to: u32,
     op: Op,
-    what: What,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,14 +35,6 @@ enum Op {
     Add,
     Remove,
     Set,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum What {
-    /// Bits for all classes, to be narrowed by `who`; `search` is an `X`.
-    Bits { bits: u32, search: bool },
-    /// The permissions of a class: how far they are shifted (6 for `u`, 3 for `g`, 0 for `o`).
-    CopyOf(u32),
 }
 
 /// Neither octal up to 07777 nor symbolic.
@@ -63,11 +67,11 @@ impl Chmod {
             };
         }
         let symbolic = || ChmodError::Symbolic { text: text.into() };
-        let mut clauses = Vec::new();
+        let mut changes = Vec::new();
         for part in text.split(',') {
-            parse_part(part, &mut clauses).ok_or_else(symbolic)?;
+            parse_part(part, &mut changes).ok_or_else(symbolic)?;
         }
-        Ok(Self::Symbolic(clauses))
+        Ok(Self::Symbolic(changes))
     }
 
     /// The mode a copied file or directory gets; not for symlinks (rule O09).
@@ -75,11 +79,11 @@ impl Chmod {
     pub fn apply(&self, mode: u32, directory: bool) -> u32 {
         match self {
             Self::Octal(mode) => *mode,
-            Self::Symbolic(clauses) => {
+            Self::Symbolic(changes) => {
                 let searchable = directory || mode & EXECUTE != 0;
-                clauses
+                changes
                     .iter()
-                    .fold(mode, |now, clause| clause.apply(now, searchable))
+                    .fold(mode, |now, change| change.apply(now, searchable))
             }
         }
     }
@@ -95,28 +99,30 @@ impl Chmod {
     }
 }
 
-impl Clause {
-    fn apply(&self, mode: u32, searchable: bool) -> u32 {
-        let bits = match self.what {
-            What::Bits { bits, search } => bits | if search && searchable { EXECUTE } else { 0 },
-            What::CopyOf(shift) => {
-                let class = (mode >> shift) & 7;
-                class << 6 | class << 3 | class
+impl Change {
+    fn apply(self, mode: u32, searchable: bool) -> u32 {
+        match self {
+            Self::Add(bits) => mode | bits,
+            Self::Remove(bits) => mode & !bits,
+            Self::AddSearch(bits) if searchable => mode | bits,
+            Self::AddSearch(_) => mode,
+            Self::Copy(ClassCopy { from, to, op }) => {
+                let class = (mode >> from) & 7;
+                let bits = (class << 6 | class << 3 | class) & to;
+                match op {
+                    Op::Add => mode | bits,
+                    Op::Remove => mode & !bits,
+                    Op::Set => mode & !to | bits,
+                }
             }
-        };
-        let bits = bits & self.who;
-        match self.op {
-            Op::Add => mode | bits,
-            Op::Remove => mode & !bits,
-            // Copying a class leaves the set-id bits alone; so does naming only `o`.
-            Op::Set if matches!(self.what, What::CopyOf(_)) => (mode & !(self.who & 0o777)) | bits,
-            Op::Set => (mode & !self.who) | bits,
         }
     }
 }
 
-/// `[ugoa]*([+-=][rwxXst]*|[ugo])+`
-fn parse_part(part: &str, clauses: &mut Vec<Clause>) -> Option<()> {
+/// `[ugoa]*([+-=][rwxXstugo]*)+`, meaning what it means to BSD's `setmode`, which BuildKit follows
+/// to the letter: `g=ur` is `g=u,g=r`, and with nobody named `t` narrows the clause to the sticky
+/// bit.
+fn parse_part(part: &str, changes: &mut Vec<Change>) -> Option<()> {
     let mut rest = part.as_bytes();
     let mut named = 0;
     while let Some((class, tail)) = rest.split_first() {
@@ -138,61 +144,105 @@ fn parse_part(part: &str, clauses: &mut Vec<Clause>) -> Option<()> {
             b'=' => Op::Set,
             _ => return None,
         };
-        rest = parse_permissions(tail, named, op, clauses)?;
+        let mut clause = Clause::new(op, named);
+        rest = clause.parse(tail, changes);
     }
     any.then_some(())
 }
 
-fn parse_permissions<'a>(
-    mut rest: &'a [u8],
-    named: u32,
+/// An operator and what follows it.
+struct Clause {
     op: Op,
-    clauses: &mut Vec<Clause>,
-) -> Option<&'a [u8]> {
-    let mut who = if named == 0 { CLASSES } else { named };
-    let only_others = named != 0 && named & !0o007 == 0;
-    if let Some((class @ (b'u' | b'g' | b'o'), tail)) = rest.split_first() {
-        let shift = match class {
-            b'u' => 6,
-            b'g' => 3,
-            _ => 0,
-        };
-        clauses.push(Clause {
-            who,
+    /// Bits of the classes named; 0 when none is.
+    who: u32,
+    bits: u32,
+    search: u32,
+    /// An `=` has cleared what it replaces.
+    cleared: bool,
+}
+
+impl Clause {
+    const fn new(op: Op, who: u32) -> Self {
+        Self {
             op,
-            what: What::CopyOf(shift),
-        });
-        // A mixture such as `g=ur` has no meaning in POSIX.
-        return tail
-            .first()
-            .is_none_or(|c| b"+-=".contains(c))
-            .then_some(tail);
-    }
-    let (mut bits, mut search) = (0, false);
-    while let Some((permission, tail)) = rest.split_first() {
-        match permission {
-            b'r' => bits |= 0o444,
-            b'w' => bits |= 0o222,
-            b'x' => bits |= EXECUTE,
-            b'X' if op == Op::Remove => bits |= EXECUTE,
-            b'X' => search = true,
-            b's' if only_others => {}
-            b's' => bits |= SET_UID | SET_GID,
-            b't' if only_others => {}
-            b't' => {
-                who |= STICKY;
-                bits |= STICKY;
-            }
-            _ => break,
+            who,
+            bits: 0,
+            search: 0,
+            cleared: false,
         }
-        rest = tail;
     }
-    clauses.push(Clause {
-        who,
-        op,
-        what: What::Bits { bits, search },
-    });
-    Some(rest)
+
+    /// Returns what does not belong to the clause.
+    fn parse<'a>(&mut self, mut rest: &'a [u8], changes: &mut Vec<Change>) -> &'a [u8] {
+        while let Some((permission, tail)) = rest.split_first() {
+            // The set-id and sticky bits are none of the others.
+            let special = self.who == 0 || self.who & !0o007 != 0;
+            match permission {
+                b'r' => self.bits |= 0o444,
+                b'w' => self.bits |= 0o222,
+                b'X' if self.op != Op::Remove => self.search = EXECUTE,
+                b'x' | b'X' => self.bits |= EXECUTE,
+                b's' if special => self.bits |= SET_UID | SET_GID,
+                b't' if special => {
+                    self.who |= STICKY;
+                    self.bits |= STICKY;
+                }
+                b's' | b't' => {}
+                b'u' => self.copy(6, changes),
+                b'g' => self.copy(3, changes),
+                b'o' => self.copy(0, changes),
+                _ => break,
+            }
+            rest = tail;
+        }
+        if self.bits != 0 || self.op == Op::Set && !self.cleared {
+            self.flush_bits(changes);
+        }
+        self.flush_search(changes);
+        rest
+    }
+
+    /// With nobody named all classes are meant; the sticky bit is not theirs.
+    const fn narrow(&self, bits: u32) -> u32 {
+        if self.who == 0 { bits } else { bits & self.who }
+    }
+
+    fn flush_bits(&mut self, changes: &mut Vec<Change>) {
+        if self.op == Op::Set {
+            self.cleared = true;
+            let all = if self.who == 0 { CLASSES } else { self.who };
+            changes.push(Change::Remove(all));
+        }
+        let bits = std::mem::take(&mut self.bits);
+        let bits = self.narrow(bits);
+        changes.push(match self.op {
+            Op::Remove => Change::Remove(bits),
+            Op::Add | Op::Set => Change::Add(bits),
+        });
+    }
+
+    fn flush_search(&mut self, changes: &mut Vec<Change>) {
+        let bits = std::mem::take(&mut self.search);
+        let bits = self.narrow(bits);
+        if bits != 0 {
+            changes.push(Change::AddSearch(bits));
+        }
+    }
+
+    fn copy(&mut self, from: u32, changes: &mut Vec<Change>) {
+        if self.bits != 0 {
+            self.flush_bits(changes);
+        }
+        self.cleared = true;
+        self.flush_search(changes);
+        let to = if self.who == 0 {
+            0o777
+        } else {
+            self.who & 0o777
+        };
+        let op = self.op;
+        changes.push(Change::Copy(ClassCopy { from, to, op }));
+    }
 }
 
 #[cfg(test)]
@@ -223,7 +273,6 @@ mod tests {
             "u=rw go=r",
             "rwx",
             "+rw,x",
-            "g=ur",
         ] {
             let error = Chmod::parse(text).unwrap_err();
             assert_eq!(error, ChmodError::Symbolic { text: text.into() });
@@ -258,6 +307,15 @@ mod tests {
             ("ug+rw,o-rwx", 0o604, false, 0o660),
             ("u+r-w", 0o300, false, 0o500),
             ("+X", 0o644, false, 0o644),
+            ("g=ur", 0o624, false, 0o644),
+            ("g=ru", 0o704, false, 0o774),
+            ("g+uo", 0o604, false, 0o664),
+            ("go-u", 0o755, false, 0o700),
+            ("u=g,g=u", 0o640, false, 0o440),
+            ("+rt", 0o600, true, 0o1600),
+            ("u+rt", 0o200, true, 0o1600),
+            ("a=X", 0o644, false, 0),
+            ("-X", 0o755, false, 0o644),
             // `X` looks at the mode as it was, before the other clauses.
             ("a+x,a=rX", 0o644, false, 0o444),
         ];

@@ -96,7 +96,7 @@ pub fn select<'a>(op: &op::Copy, sources: &[Source<'a>]) -> Result<Selection<'a>
     for (planned, source) in op.sources.iter().zip(sources) {
         let unpack = match planned {
             op::CopySource::Path { .. } => op.unpack,
-            op::CopySource::Inline { .. } => false,
+            op::CopySource::Inline { .. } | op::CopySource::Literal { .. } => false,
             op::CopySource::Download { unpack, .. } => *unpack,
         };
         let mut found = select_one(op, planned, source, &exclude)?;
@@ -125,15 +125,25 @@ fn select_one<'a>(
             selector(*tree, path).parents()?
         }
         (op::CopySource::Path { path, .. }, Source::Tree(tree)) => selector(*tree, path).plain()?,
+        (op::CopySource::Literal { path, .. }, Source::Tree(tree)) => {
+            vec![selector(*tree, path).one(&clean(path.as_bytes()))?]
+        }
         (op::CopySource::Download { name, .. }, Source::Tree(tree)) => {
             vec![selector(*tree, name).one(name.as_bytes())?]
         }
         (op::CopySource::Inline { name, content }, _) => vec![inline(name, content)],
         (
-            op::CopySource::Download { name, .. } | op::CopySource::Path { path: name, .. },
+            op::CopySource::Download { name, .. }
+            | op::CopySource::Path { path: name, .. }
+            | op::CopySource::Literal { path: name, .. },
             Source::File(file),
         ) => vec![single(name, file)],
-        (op::CopySource::Path { .. } | op::CopySource::Download { .. }, Source::Inline) => {
+        (
+            op::CopySource::Path { .. }
+            | op::CopySource::Literal { .. }
+            | op::CopySource::Download { .. },
+            Source::Inline,
+        ) => {
             return Err(CopyError::SourceCount {
                 sources: 0,
                 planned: 1,
@@ -291,27 +301,29 @@ impl<'a> Selector<'a, '_> {
             Some(at) => (clean(&written[..at]), clean(&written[at + 3..])),
             None => (Vec::new(), clean(written)),
         };
-        if !has_wildcard(&text(&root)) && !has_wildcard(&text(&pattern)) {
+        let is_required = !has_wildcard(&text(&root)) && !has_wildcard(&text(&pattern));
+        if is_required {
             self.require(&root, &pattern)?;
         }
-        // `x/./` and `.` stand for all there is.
-        let include = match pattern.as_slice() {
-            b"" => None,
-            pattern => Some(self.including(pattern)?),
-        };
+        let include = self.including(&pattern)?;
         let mut matches = Vec::new();
         for path in self.expand(&root)? {
             let (at, node) = self.follow(&path)?;
             if !node.is_directory() {
-                return Err(self.not_found(&join(&path, &pattern))?);
+                matches.push(self.one(&path)?);
+                continue;
             }
             let mut picks = vec![self.pick(Vec::new(), at.clone(), node)];
             Walk {
                 selector: self,
-                include: include.as_ref(),
+                include: Some(&include),
                 picks: &mut picks,
             }
             .run(at)?;
+            // It may be excluded, with all that is in it.
+            if is_required && !picks.iter().any(|pick| is_at_or_below(&pick.rel, &pattern)) {
+                return Err(self.not_found(&join(&root, &pattern))?);
+            }
             let (base_name, shown) = (base_name(&path), text(&path));
             matches.push(Match {
                 base_name,
@@ -325,9 +337,14 @@ impl<'a> Selector<'a, '_> {
     }
 
     /// A path without wildcards must be there, and not behind a symlink, which `--parents` does
-    /// not follow.
+    /// not follow, though one may lead to what is before the `/./`. The pattern that is left of a
+    /// whole directory matches nothing in BuildKit.
     fn require(&self, root: &[u8], pattern: &[u8]) -> Result<(), CopyError> {
-        let base = resolve(self.tree, root, true)?;
+        if pattern.is_empty() {
+            let written = self.written.to_owned();
+            return Err(CopyError::ParentsOfNothing { written });
+        }
+        let base = resolve(self.tree, root, false)?;
         let whole = join(&base.path, pattern);
         let found = resolve(self.tree, &whole, false)?;
         if base.exists() && found.exists() && found.path == whole {
@@ -364,7 +381,9 @@ impl<'a> Selector<'a, '_> {
             pattern: self.written.into(),
             source,
         };
-        Patterns::from_list([text(pattern).as_str()]).map_err(bad)
+        let pattern = text(pattern);
+        let patterns = (!pattern.is_empty()).then_some(pattern.as_str());
+        Patterns::from_list(patterns).map_err(bad)
     }
 
     fn not_found(&self, path: &[u8]) -> Result<CopyError, CopyError> {
@@ -388,6 +407,11 @@ impl<'a> Selector<'a, '_> {
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|c| *c == b'/')
         .filter(|c| !c.is_empty() && *c != b".")
+}
+
+fn is_at_or_below(path: &[u8], directory: &[u8]) -> bool {
+    path.strip_prefix(directory)
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }
 
 /// Lexically: no `.`, no `..`, no slashes at the ends (rule C01).

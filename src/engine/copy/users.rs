@@ -13,12 +13,23 @@ const MAX_FILE: u64 = 10 << 20;
 /// Who owns what is copied.
 pub trait UserLookup {
     /// The ids for a `--chown` value (rules O01, O11) or for the owner of a `WORKDIR` (rule W02):
-    /// `user`, `user:group`, names or numbers. A number without group is the group as well. A user
-    /// nobody knows is 0, an unknown group leaves that of the user, and both are told (rule O02).
+    /// `user`, `user:group`, names or numbers. A number without group is the group as well; an
+    /// empty group is 0.
     ///
     /// # Errors
-    /// [`UserError`] when the files of the image cannot be used.
-    fn owner(&self, spec: &str) -> Result<Ownership, UserError>;
+    /// [`UserError`] when the files of the image cannot be used, and for names that are not in
+    /// them, unless `unknown` allows that.
+    fn owner(&self, spec: &str, unknown: Unknown) -> Result<Ownership, UserError>;
+}
+
+/// What a name stands for that the image does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Nothing: the manual of `--chown` says that the build fails, and whoever names an owner
+    /// wants no other. BuildKit takes root and says nothing (rule O02).
+    Refused,
+    /// Root, and an unknown group that of the user; both are told.
+    Root,
 }
 
 /// What became of an owner as it was written.
@@ -45,6 +56,9 @@ pub enum UserError {
     /// Rule C34.
     #[error("user or group {name:?} cannot be looked up under --link: use numbers")]
     NameUnderLink { name: String },
+    /// Nothing has been put into the image yet, not even an empty layer.
+    #[error("user or group {name:?} cannot be looked up in an empty image: use numbers")]
+    NameOnScratch { name: String },
     #[error("{path} is not a regular file")]
     NotAFile { path: &'static str },
     #[error("{path} exceeds {MAX_FILE} bytes")]
@@ -108,8 +122,11 @@ struct Group {
 }
 
 impl UserLookup for ImageUsers<'_> {
-    fn owner(&self, spec: &str) -> Result<Ownership, UserError> {
+    fn owner(&self, spec: &str, unknown: Unknown) -> Result<Ownership, UserError> {
         let (user, group) = split(spec);
+        if self.view.layers().is_empty() {
+            return by_number(spec, |name| UserError::NameOnScratch { name });
+        }
         let mut made = Ownership::default();
         let Ownership { owner, warnings } = &mut made;
         match number(user) {
@@ -117,18 +134,21 @@ impl UserLookup for ImageUsers<'_> {
             None => match self.users()?.into_iter().find(|u| u.name == user) {
                 Some(User { uid, gid, .. }) => *owner = Owner { uid, gid },
                 None => {
-                    let unknown = UserError::UnknownUser { name: user.into() };
-                    warnings.push(format!("{unknown}: taken for root"));
+                    let error = UserError::UnknownUser { name: user.into() };
+                    if unknown == Unknown::Refused {
+                        return Err(error);
+                    }
+                    warnings.push(format!("{error}: taken for root"));
                 }
             },
         }
         match group.map(|group| (group, number(group))) {
-            None | Some(("", _)) => {}
+            None => {}
             Some((_, Some(id))) => owner.gid = id,
             Some((name, None)) => match self.group_named(name) {
                 Ok(id) => owner.gid = id,
-                Err(unknown) if unknown.is_unknown() => {
-                    warnings.push(format!("{unknown}: {} is taken instead", owner.gid));
+                Err(error) if error.is_unknown() && unknown == Unknown::Root => {
+                    warnings.push(format!("{error}: {} is taken instead", owner.gid));
                 }
                 Err(error) => return Err(error),
             },
@@ -300,10 +320,8 @@ fn number(text: &str) -> Option<u32> {
 
 /// Ids above 2³¹-1 are not accepted by any of the peers.
 fn plain_number(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     text.parse::<i32>()
         .ok()
-        .filter(|_| digits)
         .and_then(|id| u32::try_from(id).ok())
 }
 
@@ -312,18 +330,18 @@ fn plain_number(text: &str) -> Option<u32> {
 pub struct NumbersOnly;
 
 impl UserLookup for NumbersOnly {
-    fn owner(&self, spec: &str) -> Result<Ownership, UserError> {
-        let (user, group) = split(spec);
-        let id = |text| {
-            number(text).ok_or_else(|| UserError::NameUnderLink {
-                name: String::from(text),
-            })
-        };
-        let uid = id(user)?;
-        let gid = group.map_or(Ok(uid), id)?;
-        Ok(Ownership {
-            owner: Owner { uid, gid },
-            warnings: Vec::new(),
-        })
+    fn owner(&self, spec: &str, _: Unknown) -> Result<Ownership, UserError> {
+        by_number(spec, |name| UserError::NameUnderLink { name })
     }
+}
+
+fn by_number(spec: &str, refuse: impl Fn(String) -> UserError) -> Result<Ownership, UserError> {
+    let (user, group) = split(spec);
+    let id = |text: &str| number(text).ok_or_else(|| refuse(text.to_owned()));
+    let uid = id(user)?;
+    let gid = group.map_or(Ok(uid), id)?;
+    Ok(Ownership {
+        owner: Owner { uid, gid },
+        warnings: Vec::new(),
+    })
 }

@@ -4,9 +4,9 @@ use graph::op;
 use store::view::View;
 
 use super::Planned;
-use super::dest::{Destination, Meta};
+use super::dest::{Destination, Meta, NewGroup};
 use super::error::CopyError;
-use super::users::{Owner, Ownership, UserLookup};
+use super::users::{Owner, Ownership, Unknown, UserLookup};
 
 /// The layer that makes the directory; empty when it is there already (rule W03), and then nobody
 /// is looked up. All directories made are 0755 and owned by the `USER` in force (rule W02).
@@ -24,11 +24,11 @@ pub fn plan_workdir(
     let mut destination = Destination::new(dest);
     let resolved = destination.resolve(op.path.as_bytes())?;
     // Also tells when the path leads through a file.
-    if destination.make_directories(&resolved.path, &Meta::default())? {
+    if destination.make_directories(&resolved.path, &Meta::default(), NewGroup::Given)? {
         destination = Destination::new(dest);
         let Ownership { owner, warnings } = match op.user.as_str() {
             "" => Ownership::default(),
-            user => users.owner(user)?,
+            user => users.owner(user, Unknown::Root)?,
         };
         let Owner { uid, gid } = owner;
         let about = |warning| format!("{}: {warning}", op.path);
@@ -40,7 +40,12 @@ pub fn plan_workdir(
             mtime: op.epoch,
             xattrs: Vec::new(),
         };
-        destination.make_directories(&resolved.path, &meta)?;
+        let group = if op.user.is_empty() {
+            NewGroup::OfParent
+        } else {
+            NewGroup::Given
+        };
+        destination.make_directories(&resolved.path, &meta, group)?;
         return Ok(Planned {
             items: destination.into_items(),
             warnings,

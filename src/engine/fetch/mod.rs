@@ -5,6 +5,7 @@
 //! of the `ADD`.
 
 pub(super) mod context;
+mod download;
 pub(super) mod git;
 pub(super) mod http;
 mod text;

@@ -61,7 +61,9 @@ pub fn parse(source: &Source) -> Parsed {
 }
 
 /// Parses the text of an `ONBUILD` trigger, as stored in an image's config: one instruction with
-/// the bodies of its heredocs, escape character `\` unless the text has a directive.
+/// the bodies of its heredocs, escape character `\` unless the text has a directive. What other
+/// programs put there may be what `ONBUILD` does not take, `MAINTAINER` and `ONBUILD`, but no
+/// `FROM`.
 pub fn parse_trigger(text: &str) -> (Option<Instruction>, Vec<Diagnostic>) {
     let mut parser = Parser::new(text);
     parser.trigger = true;
@@ -285,10 +287,8 @@ impl<'a> Parser<'a> {
         let previous = hint::Previous::new(&line, (start, physical_end), heredocs.is_empty());
         match command.keyword.to_ascii_uppercase().as_str() {
             "FROM" if !self.trigger => self.from(&line, &command, comments),
-            "ONBUILD" if !self.trigger => self.onbuild(&line, &command, comments, heredocs),
-            "FROM" | "ONBUILD" | "MAINTAINER" if self.trigger => {
-                self.refused_trigger(&line, &command);
-            }
+            "FROM" => self.refused_trigger(&line, &command),
+            "ONBUILD" => self.onbuild(&line, &command, comments, heredocs),
             _ => self.plain(&line, &command, comments, heredocs),
         }
         self.previous = Some(previous);

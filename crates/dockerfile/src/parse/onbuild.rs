@@ -118,7 +118,7 @@ impl Parser<'_> {
         kind.filter(|_| good)
     }
 
-    /// `FROM`, `ONBUILD` or `MAINTAINER` in the text of a trigger.
+    /// `FROM` in the text of a trigger.
     pub(super) fn refused_trigger(&mut self, line: &LogicalLine, command: &Command<'_>) {
         let message = refused(command.keyword).unwrap_or_default();
         self.error(keyword_place(line, command), message, None);

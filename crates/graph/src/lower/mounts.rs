@@ -42,6 +42,7 @@ pub(crate) fn lower(scope: &mut Scope<'_>, run: &ast::Run) -> Result<Mounts, Low
                 target: target(scope, text(&mount.target))?,
                 kind: MountKind::Tmpfs {
                     size: mount.size.filter(|&size| size > 0),
+                    read_only: mount.read_only.unwrap_or(false),
                 },
             },
             ast::MountKind::Secret => mounts.secret(scope, &mount)?,
@@ -128,11 +129,14 @@ impl Mounts {
         };
         let directory = path::relative(text(&mount.source));
         let whole = directory.is_empty();
+        let given = mount.mode.is_some() || mount.uid.is_some() || mount.gid.is_some();
+        let owned = whole && given;
         let kind = MountKind::Cache {
             id: name,
-            // `from=scratch` is what no `from` means.
+            // `from=scratch` is what no `from` means; a directory that is made for the cache is
+            // empty whatever it is made in.
             input: source
-                .filter(|&node| !scope.nodes.is_scratch(node))
+                .filter(|&node| !owned && !scope.nodes.is_scratch(node))
                 .map(|node| self.input(node)),
             source: directory,
             sharing: match mount.sharing.unwrap_or(ast::Sharing::Shared) {
@@ -143,7 +147,9 @@ impl Mounts {
             mode: mount.mode.filter(|_| whole).unwrap_or(CACHE_MODE),
             uid: id(mount.uid).filter(|_| whole).unwrap_or(0),
             gid: id(mount.gid).filter(|_| whole).unwrap_or(0),
+            owned,
             read_only: mount.read_only.unwrap_or(false),
+            fresh: owned && scope.no_cache,
         };
         Ok(Mount { target, kind })
     }

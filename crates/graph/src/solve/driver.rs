@@ -1,10 +1,12 @@
-//! The one task that decides what runs when.
+//! Decides what runs when: by one table under a lock, which every thread that has done something
+//! brings up to date and takes its next work from. So a chain of steps stays on one thread; handing
+//! each to another costs two wake-ups, 0.1 ms of a step of 1.5 ms.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 use super::state::{NodeState, Step};
 use crate::cancel::Cancel;
@@ -41,7 +43,21 @@ impl<O, E> Solved<O, E> {
     }
 }
 
-enum Message<O, E> {
+/// What a thread of its own does for a node.
+enum Task<O> {
+    Prepare {
+        node: NodeId,
+        inputs: Vec<O>,
+    },
+    Execute {
+        node: NodeId,
+        key: Key,
+        inputs: Vec<O>,
+    },
+}
+
+/// What came of a [`Task`].
+enum Report<O, E> {
     Prepared {
         node: NodeId,
         result: Result<Prepared<O>, E>,
@@ -51,7 +67,6 @@ enum Message<O, E> {
         result: Result<O, E>,
         took: Duration,
     },
-    Cancelled,
 }
 
 /// Solves every node of `plan`. Nodes start in the order of their numbers as places become free.
@@ -65,25 +80,99 @@ pub async fn solve<E: Executor>(
     cancel: &Cancel,
     events: Arc<dyn Fn(Event) + Send + Sync>,
 ) -> Solved<E::Output, E::Error> {
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    let interrupted = sender.clone();
-    cancel.on_cancel(move || {
-        // The driver may have ended already.
-        interrupted.send(Message::Cancelled).ok();
+    let shared = Arc::new(Shared {
+        driver: Mutex::new(Driver::new(
+            plan.clone(),
+            executor.clone(),
+            limits,
+            cancel.clone(),
+            events,
+        )),
+        plan,
+        executor,
+        cancel: cancel.clone(),
+        idle: Notify::new(),
     });
-    let mut driver = Driver::new(plan, executor, limits, cancel.clone(), events, sender);
-    driver.start_what_can();
-    while driver.active > 0 {
-        let Some(message) = receiver.recv().await else {
-            break;
-        };
-        driver.handle(message);
-        driver.start_what_can();
+    let tasks = shared.driver().start_what_can();
+    spawn(&shared, tasks);
+    while shared.driver().is_active() {
+        shared.idle.notified().await;
     }
+    let mut driver = shared.driver();
+    assert!(!driver.has_panicked, "a step panicked");
     driver.cancel_rest();
     Solved {
-        outputs: driver.outputs,
-        failures: driver.failures,
+        outputs: std::mem::take(&mut driver.outputs),
+        failures: std::mem::take(&mut driver.failures),
+    }
+}
+
+/// What the threads at work have in common.
+struct Shared<E: Executor> {
+    driver: Mutex<Driver<E>>,
+    plan: Arc<Plan>,
+    executor: Arc<E>,
+    cancel: Cancel,
+    /// Told when nothing is active any more.
+    idle: Notify,
+}
+
+impl<E: Executor> Shared<E> {
+    fn driver(&self) -> MutexGuard<'_, Driver<E>> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn perform(&self, task: Task<E::Output>) -> Report<E::Output, E::Error> {
+        match task {
+            Task::Prepare { node, inputs } => Report::Prepared {
+                node,
+                result: self.executor.prepare(&self.plan.nodes[node.0], &inputs),
+            },
+            Task::Execute { node, key, inputs } => {
+                let start = Instant::now();
+                let on = &self.plan.nodes[node.0];
+                let result = self.executor.execute(node, on, &key, &inputs, &self.cancel);
+                let took = start.elapsed();
+                Report::Executed { node, result, took }
+            }
+        }
+    }
+}
+
+/// Ends the wait for a thread that will not report.
+struct Alarm<'a, E: Executor>(&'a Shared<E>);
+
+impl<E: Executor> Drop for Alarm<'_, E> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.driver().has_panicked = true;
+            self.0.idle.notify_one();
+        }
+    }
+}
+
+/// Each task on a thread of its own, which goes on with what its end makes possible.
+fn spawn<E: Executor>(shared: &Arc<Shared<E>>, tasks: Vec<Task<E::Output>>) {
+    for task in tasks {
+        let shared = shared.clone();
+        tokio::task::spawn_blocking(move || {
+            let _alarm = Alarm(&shared);
+            let mut next = Some(task);
+            while let Some(task) = next {
+                let report = shared.perform(task);
+                let mut tasks = {
+                    let mut driver = shared.driver();
+                    driver.handle(report);
+                    driver.start_what_can()
+                }
+                .into_iter();
+                next = tasks.next();
+                spawn(&shared, tasks.collect());
+            }
+            if !shared.driver().is_active() {
+                shared.idle.notify_one();
+            }
+        });
     }
 }
 
@@ -93,7 +182,6 @@ struct Driver<E: Executor> {
     limits: Limits,
     cancel: Cancel,
     events: Arc<dyn Fn(Event) + Send + Sync>,
-    sender: mpsc::UnboundedSender<Message<E::Output, E::Error>>,
     states: Vec<NodeState>,
     consumers: Vec<Vec<NodeId>>,
     outputs: Vec<Option<E::Output>>,
@@ -107,6 +195,7 @@ struct Driver<E: Executor> {
     preparing: usize,
     running: usize,
     active: usize,
+    has_panicked: bool,
 }
 
 impl<E: Executor> Driver<E> {
@@ -116,7 +205,6 @@ impl<E: Executor> Driver<E> {
         limits: Limits,
         cancel: Cancel,
         events: Arc<dyn Fn(Event) + Send + Sync>,
-        sender: mpsc::UnboundedSender<Message<E::Output, E::Error>>,
     ) -> Self {
         let count = plan.nodes.len();
         let mut consumers = vec![Vec::new(); count];
@@ -140,7 +228,6 @@ impl<E: Executor> Driver<E> {
             limits,
             cancel,
             events,
-            sender,
             states,
             consumers,
             outputs: vec![None; count],
@@ -152,6 +239,7 @@ impl<E: Executor> Driver<E> {
             preparing: 0,
             running: 0,
             active: 0,
+            has_panicked: false,
         }
     }
 
@@ -163,19 +251,26 @@ impl<E: Executor> Driver<E> {
         (self.events)(event);
     }
 
-    fn start_what_can(&mut self) {
+    fn is_active(&self) -> bool {
+        self.active > 0 && !self.has_panicked
+    }
+
+    /// Takes up what there is a place for; what takes time is returned, to be done and reported.
+    fn start_what_can(&mut self) -> Vec<Task<E::Output>> {
+        let mut tasks = Vec::new();
         while self.preparing < self.limits.preparing && !self.cancel.is_cancelled() {
             let Some(node) = self.ready.pop_first() else {
                 break;
             };
-            self.prepare(node);
+            tasks.extend(self.prepare(node));
         }
         while self.running < self.limits.running && !self.cancel.is_cancelled() {
             let Some(node) = self.queued.pop_first() else {
                 break;
             };
-            self.execute(node);
+            tasks.extend(self.execute(node));
         }
+        tasks
     }
 
     fn inputs(&self, node: NodeId) -> Vec<E::Output> {
@@ -186,65 +281,41 @@ impl<E: Executor> Driver<E> {
             .collect()
     }
 
-    fn prepare(&mut self, node: NodeId) {
+    /// Here and now if it is quick.
+    fn prepare(&mut self, node: NodeId) -> Option<Task<E::Output>> {
         self.step(node, Step::Start);
         let inputs = self.inputs(node);
         if self.executor.is_quick(&self.plan.nodes[node.0]) {
             let result = self.executor.prepare(&self.plan.nodes[node.0], &inputs);
-            return self.prepared(node, result);
+            self.prepared(node, result);
+            return None;
         }
         self.preparing += 1;
         self.active += 1;
-        let (plan, executor, sender) = (
-            self.plan.clone(),
-            self.executor.clone(),
-            self.sender.clone(),
-        );
-        tokio::task::spawn_blocking(move || {
-            let result = executor.prepare(&plan.nodes[node.0], &inputs);
-            // The driver ends only when nothing is active.
-            sender.send(Message::Prepared { node, result }).ok();
-        });
+        Some(Task::Prepare { node, inputs })
     }
 
-    fn execute(&mut self, node: NodeId) {
+    fn execute(&mut self, node: NodeId) -> Option<Task<E::Output>> {
         let NodeState::Queued { key } = self.states[node.0] else {
-            return;
+            return None;
         };
         self.step(node, Step::Run);
         self.running += 1;
         self.active += 1;
         self.emit(Event::Started { node });
         let inputs = self.inputs(node);
-        let (plan, executor, sender, cancel) = (
-            self.plan.clone(),
-            self.executor.clone(),
-            self.sender.clone(),
-            self.cancel.clone(),
-        );
-        tokio::task::spawn_blocking(move || {
-            let start = Instant::now();
-            let result = executor.execute(node, &plan.nodes[node.0], &key, &inputs, &cancel);
-            sender
-                .send(Message::Executed {
-                    node,
-                    result,
-                    took: start.elapsed(),
-                })
-                .ok();
-        });
+        Some(Task::Execute { node, key, inputs })
     }
 
-    fn handle(&mut self, message: Message<E::Output, E::Error>) {
-        match message {
-            Message::Prepared { node, result } => {
+    fn handle(&mut self, report: Report<E::Output, E::Error>) {
+        self.active -= 1;
+        match report {
+            Report::Prepared { node, result } => {
                 self.preparing -= 1;
-                self.active -= 1;
                 self.prepared(node, result);
             }
-            Message::Executed { node, result, took } => {
+            Report::Executed { node, result, took } => {
                 self.running -= 1;
-                self.active -= 1;
                 match result {
                     Ok(output) => {
                         self.emit(Event::Finished { node, took });
@@ -253,7 +324,6 @@ impl<E: Executor> Driver<E> {
                     Err(error) => self.fail(node, error),
                 }
             }
-            Message::Cancelled => {}
         }
     }
 

@@ -12,7 +12,8 @@ use tar::{EntryType, Header};
 use super::header::{BLOCK, padding};
 use super::limits::Limits;
 use super::pax;
-use crate::error::{LayerError, lossy};
+use super::sparse::{self, ContentMap, Expansion, Form, OldMap, Piece};
+use crate::error::LayerError;
 
 /// A header with everything extended headers say about it; names are as they stand.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(super) struct RawMember {
     pub device: (u32, u32),
     /// Sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// It has holes, so its bytes are not in the archive one after another.
+    pub is_sparse: bool,
 }
 
 #[derive(Debug)]
@@ -42,6 +45,10 @@ pub(super) struct Archive<R> {
     left: u64,
     /// Bytes between that content and the next header.
     padding: usize,
+    /// Of a file with holes.
+    expansion: Option<Expansion>,
+    /// Bytes of all files with holes so far.
+    expanded: u64,
     ended: bool,
 }
 
@@ -61,6 +68,8 @@ impl<R: Read> Archive<R> {
             offset: 0,
             left: 0,
             padding: 0,
+            expansion: None,
+            expanded: 0,
             ended: false,
         }
     }
@@ -84,12 +93,14 @@ impl<R: Read> Archive<R> {
             };
             let kind = header.entry_type();
             if !is_extension(kind) {
-                return extensions
-                    .member(&header, start, &self.limits)
-                    .map(|member| {
-                        self.begin(if has_content(kind) { member.size } else { 0 });
-                        Some(member)
-                    });
+                let (mut member, form) = extensions.member(&header, start, &self.limits)?;
+                self.begin(if has_content(kind) { member.size } else { 0 });
+                self.expand(&mut member, &header, form)
+                    .map_err(|error| match error {
+                        SparseError::Invalid(reason) => archive(start, reason),
+                        SparseError::Read(error) => error,
+                    })?;
+                return Ok(Some(member));
             }
             let size = unsigned(&header.as_old().size)
                 .filter(|size| *size <= Limits::EXTENDED_HEADER_BYTES)
@@ -107,10 +118,86 @@ impl<R: Read> Archive<R> {
     fn begin(&mut self, size: u64) {
         self.left = size;
         self.padding = padding(size);
+        self.expansion = None;
     }
 
-    /// Reads content of the current member; 0 at its end.
+    /// Reads where the stored bytes of a file with holes belong; its size is then that of the
+    /// whole file.
+    fn expand(
+        &mut self,
+        member: &mut RawMember,
+        header: &Header,
+        form: Option<Form>,
+    ) -> Result<(), SparseError> {
+        let map = if member.kind == EntryType::GNUSparse {
+            let mut map = OldMap::of_header(header.as_bytes(), unsigned)?;
+            let mut block = [0; BLOCK];
+            while map.continues {
+                // These blocks are no part of the content.
+                if self.fill(&mut block)? != BLOCK {
+                    let offset = self.offset;
+                    return Err(LayerError::Truncated { offset }.into());
+                }
+                map.add_block(&block, unsigned)?;
+            }
+            member.kind = EntryType::Regular;
+            map.finish(self.left)?
+        } else {
+            match form.filter(|_| member.kind == EntryType::Regular) {
+                None => return Ok(()),
+                Some(Form::InContent { size }) => {
+                    let mut map = ContentMap::default();
+                    let mut block = [0; BLOCK];
+                    loop {
+                        self.read_exact(&mut block)?;
+                        if map.add_block(&block)? {
+                            break map.finish(size, self.left)?;
+                        }
+                    }
+                }
+                Some(known) => known.finish(self.left)?,
+            }
+        };
+        // Holes cost nothing to write.
+        self.expanded = self.expanded.saturating_add(map.size);
+        if self.expanded > self.limits.archive_bytes {
+            return Err(LayerError::Limit {
+                what: "bytes in sparse files",
+                limit: self.limits.archive_bytes,
+            }
+            .into());
+        }
+        member.size = map.size;
+        member.is_sparse = true;
+        self.expansion = Some(map.expansion());
+        Ok(())
+    }
+
+    /// Reads content of the current member, holes as zeros; 0 at its end.
     pub(super) fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
+        let Some(expansion) = &mut self.expansion else {
+            return self.read_stored(buffer);
+        };
+        let most = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(buffer.len());
+        let n = match expansion.piece() {
+            None => return Ok(0),
+            Some(Piece::Hole(n)) => {
+                let n = most(n);
+                buffer[..n].fill(0);
+                n
+            }
+            Some(Piece::Data(n)) => {
+                let n = most(n);
+                self.read_stored(&mut buffer[..n])?
+            }
+        };
+        if let Some(expansion) = &mut self.expansion {
+            expansion.advance(n as u64);
+        }
+        Ok(n)
+    }
+
+    fn read_stored(&mut self, buffer: &mut [u8]) -> Result<usize, LayerError> {
         let want = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
@@ -142,7 +229,7 @@ impl<R: Read> Archive<R> {
 
     fn skip_content(&mut self) -> Result<(), LayerError> {
         let mut buffer = [0; 32 << 10];
-        while self.read_content(&mut buffer)? > 0 {}
+        while self.read_stored(&mut buffer)? > 0 {}
         // Some writers leave out the padding of the very last member; Go's reader allows it.
         let padding = std::mem::take(&mut self.padding);
         self.fill(&mut buffer[..padding]).map(drop)
@@ -257,7 +344,12 @@ impl Extensions {
         }
     }
 
-    fn member(self, header: &Header, start: u64, limits: &Limits) -> Result<RawMember, LayerError> {
+    fn member(
+        self,
+        header: &Header,
+        start: u64,
+        limits: &Limits,
+    ) -> Result<(RawMember, Option<Form>), LayerError> {
         let old = header.as_old();
         let invalid = |reason| archive(start, reason);
         let number = |field: &[u8], reason| unsigned(field).ok_or_else(|| invalid(reason));
@@ -285,13 +377,17 @@ impl Extensions {
                 device(ustar.map(|h| &h.dev_minor).or(gnu.map(|h| &h.dev_minor)))?,
             ),
             xattrs: Vec::new(),
+            is_sparse: false,
         };
         let mut owner = (unsigned(&old.uid), unsigned(&old.gid));
+        let mut holes = sparse::Records::default();
         if let Some(pax) = &self.pax {
-            apply_pax(pax, &mut member, &mut owner, limits).map_err(|error| match error {
-                PaxError::Invalid(reason) => invalid(reason),
-                PaxError::Refused(error) => error,
-            })?;
+            apply_pax(pax, &mut member, &mut owner, &mut holes, limits).map_err(
+                |error| match error {
+                    PaxError::Invalid(reason) => invalid(reason),
+                    PaxError::Refused(error) => error,
+                },
+            )?;
         }
         member.uid = owner
             .0
@@ -304,15 +400,28 @@ impl Extensions {
         // Go lets these win over PAX.
         member.name = self.name.unwrap_or(member.name);
         member.link = self.link.unwrap_or(member.link);
+        member.name = holes.name.take().unwrap_or(member.name);
         member.old_directory = old.linkflag == [0] && member.name.ends_with(b"/");
-        if kind == EntryType::GNUSparse {
-            let path = lossy(&member.name);
-            return Err(LayerError::Unsupported {
-                path,
-                kind: "sparse (GNU)".to_owned(),
-            });
-        }
-        Ok(member)
+        let form = holes.form().map_err(invalid)?;
+        Ok((member, form))
+    }
+}
+
+/// What is wrong with a file with holes.
+enum SparseError {
+    Invalid(&'static str),
+    Read(LayerError),
+}
+
+impl From<&'static str> for SparseError {
+    fn from(reason: &'static str) -> Self {
+        Self::Invalid(reason)
+    }
+}
+
+impl From<LayerError> for SparseError {
+    fn from(error: LayerError) -> Self {
+        Self::Read(error)
     }
 }
 
@@ -325,6 +434,7 @@ fn apply_pax(
     records: &[u8],
     member: &mut RawMember,
     owner: &mut (Option<u64>, Option<u64>),
+    holes: &mut sparse::Records,
     limits: &Limits,
 ) -> Result<(), PaxError> {
     let invalid = PaxError::Invalid;
@@ -335,10 +445,9 @@ fn apply_pax(
             member.xattrs.push((name.to_vec(), value.to_vec()));
             continue;
         }
-        if key.starts_with(pax::GNU_SPARSE) {
-            let path = lossy(&member.name);
-            let kind = "sparse (PAX)".to_owned();
-            return Err(PaxError::Refused(LayerError::Unsupported { path, kind }));
+        if let Some(key) = key.strip_prefix(pax::GNU_SPARSE) {
+            holes.add(key, value).map_err(invalid)?;
+            continue;
         }
         // An empty value keeps what the header says.
         match key {

@@ -16,6 +16,7 @@ mod place;
 mod read;
 mod scan;
 mod sink;
+mod sparse;
 mod workers;
 mod write;
 

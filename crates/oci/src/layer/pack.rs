@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use store::content::{Item, Reader};
+use store::content::{Content, Item, Reader};
 use store::tree::{ContentHash, Entry, Index, Kind};
 
 use super::header::{encode, padding};
@@ -125,7 +125,14 @@ fn fill(items: &mut [Item]) -> Filled<'_> {
             continue;
         }
         encode(&item.entry, size, &mut tar)?;
-        let hash = read_small(&item.entry, size, &mut reader, &mut tar)?;
+        let hash = match &item.content {
+            Content::Hashed { bytes, hash } => {
+                tar.extend_from_slice(bytes);
+                tar.resize(tar.len() + padding(size), 0);
+                *hash
+            }
+            _ => read_small(&item.entry, size, &mut reader, &mut tar)?,
+        };
         item.entry.kind = Kind::File { size, hash };
     }
     pieces.push(Piece::Tar(tar));

@@ -18,7 +18,8 @@ pub enum Markers {
     /// Whiteouts: the archive is an image layer.
     #[default]
     Whiteouts,
-    /// Themselves: the archive is somebody's files.
+    /// Themselves: the archive is somebody's files. Entries are then returned as the archive has
+    /// them, for a reader who knows where they go: none is added, none put elsewhere.
     Literal,
 }
 
@@ -43,12 +44,17 @@ pub struct LayerReader<R> {
     /// Entries to return before the next member is read.
     queue: VecDeque<Entry>,
     current: Option<Current>,
+    /// Of literal archives, members so far.
+    count: usize,
+    /// The current member is a file with holes.
+    is_sparse: bool,
 }
 
 /// The file whose bytes are being read.
 #[derive(Debug)]
 struct Current {
-    inode: usize,
+    /// None in a literal archive.
+    inode: Option<usize>,
     hasher: blake3::Hasher,
 }
 
@@ -59,8 +65,8 @@ pub struct Member<'a, R> {
     pub entry: Entry,
     /// Where the bytes begin in the uncompressed archive; meaningful for regular files.
     pub offset: u64,
-    /// No member describes this directory (rule D05).
-    pub implied: bool,
+    /// It has holes, so the archive does not have its bytes one after another.
+    pub is_sparse: bool,
     reader: &'a mut LayerReader<R>,
 }
 
@@ -72,6 +78,8 @@ impl<R: Read> LayerReader<R> {
             options,
             queue: VecDeque::new(),
             current: None,
+            count: 0,
+            is_sparse: false,
         }
     }
 
@@ -95,12 +103,10 @@ impl<R: Read> LayerReader<R> {
         let Some(entry) = self.queue.pop_front() else {
             return Ok(None);
         };
-        // What a member describes comes last of what it queues.
-        let implied = !self.queue.is_empty();
         Ok(Some(Member {
             entry,
             offset: self.archive.offset(),
-            implied,
+            is_sparse: self.is_sparse,
             reader: self,
         }))
     }
@@ -122,7 +128,11 @@ impl<R: Read> LayerReader<R> {
         }
         let mut buffer = [0; 32 << 10];
         while self.read_content(&mut buffer)? > 0 {}
-        if let Some(Current { inode, hasher }) = self.current.take() {
+        if let Some(Current {
+            inode: Some(inode),
+            hasher,
+        }) = self.current.take()
+        {
             self.placement
                 .set_hash(inode, *hasher.finalize().as_bytes());
         }
@@ -144,6 +154,7 @@ impl<R: Read> LayerReader<R> {
             return Ok(());
         }
         check_name(&raw, &path, &self.options.limits)?;
+        self.is_sparse = raw.is_sparse;
         let entry = match self.marker(&path)? {
             Marker::None => entry(raw, path)?,
             Marker::Ignored => return Ok(()),
@@ -163,11 +174,24 @@ impl<R: Read> LayerReader<R> {
             Marker::Whiteout(path) => whiteout(path),
         };
         let is_file = matches!(entry.kind, Kind::File { .. });
-        let placed = self.placement.place(entry)?;
-        self.queue.extend(placed.entries);
+        let inode = if self.options.markers == Markers::Literal {
+            self.count += 1;
+            if self.count > self.options.limits.entries {
+                return Err(LayerError::Limit {
+                    what: "entries",
+                    limit: self.options.limits.entries as u64,
+                });
+            }
+            self.queue.push_back(entry);
+            None
+        } else {
+            let placed = self.placement.place(entry)?;
+            self.queue.extend(placed.entries);
+            Some(placed.inode)
+        };
         if is_file {
             self.current = Some(Current {
-                inode: placed.inode,
+                inode,
                 hasher: blake3::Hasher::new(),
             });
         }

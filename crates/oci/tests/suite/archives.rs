@@ -49,6 +49,37 @@ fn entries(name: &str) -> Vec<Entry> {
 }
 
 #[test]
+fn files_with_holes_are_read_as_they_were() {
+    for name in ["gnu", "pax-0.0", "pax-0.1", "pax-1.0"] {
+        let (items, _) = read(&format!("sparse-{name}.tar.gz"));
+        let bytes = |item: &Item| {
+            let mut bytes = Vec::new();
+            let mut reader = item.content.open().expect(name);
+            reader.read_to_end(&mut bytes).expect(name);
+            bytes
+        };
+        let [after, all_hole, holes] = items.as_slice() else {
+            panic!("{name}: {items:?}");
+        };
+        assert_eq!(after.entry.path, b"after", "{name}");
+        assert_eq!(bytes(after), b"after\n", "{name}");
+        assert_eq!(all_hole.entry.path, b"all-hole", "{name}");
+        assert_eq!(bytes(all_hole), vec![0; 100_000], "{name}");
+        assert_eq!(holes.entry.path, b"holes", "{name}");
+        assert_eq!((holes.entry.mode, holes.entry.uid), (0o640, 5), "{name}");
+        let mut expected = vec![0; 2_457_605];
+        for piece in 0..60 {
+            let at = piece * 40960;
+            expected[at..at + 4].copy_from_slice(format!("{piece:04}").as_bytes());
+        }
+        assert!(bytes(holes) == expected, "{name}");
+        let hash = *blake3::hash(&expected).as_bytes();
+        let size = expected.len() as u64;
+        assert_eq!(holes.entry.kind, Kind::File { size, hash }, "{name}");
+    }
+}
+
+#[test]
 fn every_program_s_archive_of_a_tree_reads_the_same() {
     let expected = entries("go.tar.gz");
     assert_eq!(expected.len(), 17);

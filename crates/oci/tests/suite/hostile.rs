@@ -391,16 +391,45 @@ fn headers_that_lie_are_refused() {
 }
 
 #[test]
-fn sparse_files_are_refused_by_name() {
-    let old = Tarball::default().member(b'S', b"s", b"", b"").end();
-    let pax = Tarball::default()
-        .pax(b"22 GNU.sparse.major=1\n")
-        .file("s", b"")
-        .end();
-    for tar in [old, pax] {
-        let error = scan(tar.as_slice(), ReadOptions::default()).expect_err("sparse");
-        assert!(error.to_string().contains("sparse"), "{error}");
+fn sparse_files_that_make_no_sense() {
+    let record = |text: &str| {
+        let rest = text.len() + 2;
+        let length = (rest + 1..).find(|n| rest + n.to_string().len() == *n);
+        format!("{} {text}\n", length.expect("a length"))
+    };
+    let pax = |records: &[&str], content: &[u8]| {
+        let records: String = records.iter().map(|text| record(text)).collect();
+        Tarball::default()
+            .pax(records.as_bytes())
+            .file("s", content)
+            .end()
+    };
+    let one = &[
+        "GNU.sparse.major=1",
+        "GNU.sparse.minor=0",
+        "GNU.sparse.realsize=9",
+    ];
+    let mut outside = b"1\n8\n2\n".to_vec();
+    outside.resize(512, 0);
+    outside.extend_from_slice(b"xx");
+    let cases = [
+        Tarball::default().member(b'S', b"s", b"", b"xx").end(),
+        pax(&["GNU.sparse.major=2"], b""),
+        pax(&["GNU.sparse.map=0,1"], b"x"),
+        pax(&["GNU.sparse.size=1", "GNU.sparse.map=0,1,2"], b"x"),
+        pax(&["GNU.sparse.size=1", "GNU.sparse.map=0,2"], b"xx"),
+        pax(&["GNU.sparse.size=x", "GNU.sparse.map=0,1"], b"x"),
+        pax(one, b"1\n"),
+        pax(one, &[b'9'; 1024]),
+        pax(one, &outside),
+    ];
+    for (number, tar) in cases.iter().enumerate() {
+        assert!(scanned(tar).is_err(), "{number}");
     }
+    // Not more of them than an archive may have bytes.
+    let huge = pax(&["GNU.sparse.size=999999999999999", "GNU.sparse.map="], b"");
+    let error = scan(huge.as_slice(), ReadOptions::default()).expect_err("too large");
+    assert!(error.to_string().contains("limit"), "{error}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use crate::devices::{self, DEVICES};
 use crate::error::{Error, Step};
+use crate::plan::{MASKED_DIRECTORIES, MASKED_FILES};
 use crate::source;
 
 /// Files of /proc that do not concern a process, and a few settings that programs ask for.
@@ -32,8 +33,9 @@ const PROC_FILES: [&str; 14] = [
     "sys/kernel/pid_max",
     "sys/vm/overcommit_memory",
 ];
-/// Links of /dev; /dev/fd leads nowhere without a real /proc.
-const DEVICE_LINKS: [(&str, &str); 2] = [("fd", "/proc/self/fd"), ("stdin", "null")];
+/// Links of /dev, which lead nowhere without a real /proc: a program that opens one fails, and does
+/// not read another input than the one it was given.
+const DEVICE_LINKS: [(&str, &str); 2] = [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0")];
 
 /// One thing in the root.
 struct Cover {
@@ -109,22 +111,26 @@ impl<'a> Covers<'a> {
         Ok(path)
     }
 
-    /// /dev: nodes, and named pipes as standard output and error.
-    pub(super) fn new_device_directory(&mut self) -> Result<PathBuf, Error> {
+    /// /dev: nodes and, unless /proc `is_live`, named pipes as standard output and error.
+    pub(super) fn new_device_directory(&mut self, is_live: bool) -> Result<PathBuf, Error> {
         let path = self.new_directory(0o755)?;
         let at = |action: &'static str| move |errno: Errno| Step::Devices { action }.error(errno);
         let directory = super::open_root(&path)?;
         for (name, major, minor) in DEVICES {
             devices::make_node(&directory, name, major, minor).map_err(at("make nodes"))?;
         }
-        for (name, target) in DEVICE_LINKS {
-            rustix::fs::symlinkat(target, &directory, name).map_err(at("links"))?;
+        let (links, pipes): (&[_], &[_]) = if is_live {
+            (&devices::LINKS, &[])
+        } else {
+            (&DEVICE_LINKS, &["stdout", "stderr"])
+        };
+        for (name, target) in links {
+            rustix::fs::symlinkat(*target, &directory, *name).map_err(at("links"))?;
         }
-        for (name, mode) in [("stdout", 0o622), ("stderr", 0o622)] {
-            let kind = FileType::Fifo;
-            let mode = Mode::from_raw_mode(mode);
-            rustix::fs::mknodat(&directory, name, kind, mode, 0).map_err(at("pipes"))?;
-            rustix::fs::chmodat(&directory, name, mode, AtFlags::empty()).map_err(at("pipes"))?;
+        for name in pipes {
+            let mode = Mode::from_raw_mode(0o622);
+            rustix::fs::mknodat(&directory, *name, FileType::Fifo, mode, 0).map_err(at("pipes"))?;
+            rustix::fs::chmodat(&directory, *name, mode, AtFlags::empty()).map_err(at("pipes"))?;
         }
         for (name, mode) in [("pts", 0o755), ("shm", 0o1777), ("mqueue", 0o1777)] {
             let mode = Mode::from_raw_mode(mode);
@@ -135,7 +141,8 @@ impl<'a> Covers<'a> {
         Ok(path)
     }
 
-    /// /proc: copies of [`PROC_FILES`] and a table of mounts with the root alone.
+    /// /proc: copies of [`PROC_FILES`], a table of mounts with the root alone, and what a container
+    /// finds empty.
     pub(super) fn new_proc_directory(&mut self) -> Result<PathBuf, Error> {
         let path = self.new_directory(0o755)?;
         for name in PROC_FILES {
@@ -146,6 +153,7 @@ impl<'a> Covers<'a> {
             write(&path.join(name), &content)?;
         }
         write(&path.join("mounts"), b"rootfs / rootfs rw 0 0\n")?;
+        mask(&path)?;
         Ok(path)
     }
 
@@ -317,6 +325,27 @@ fn uncover(cover: &Cover, scratch: &Path, number: usize) -> Result<(), Errno> {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno),
     }
+}
+
+/// Puts /dev/null, or an empty directory, where this machine has something that a step may not see.
+fn mask(proc: &Path) -> Result<(), Error> {
+    let failed = |errno: Errno| {
+        Step::Devices {
+            action: "mask /proc",
+        }
+        .error(errno)
+    };
+    let directory = super::open_root(proc)?;
+    let is_there = |name: &str| Path::new("/proc").join(name).exists();
+    let [(_, major, minor), ..] = DEVICES;
+    for name in MASKED_FILES.into_iter().filter(|name| is_there(name)) {
+        devices::make_node(&directory, name, major, minor).map_err(failed)?;
+    }
+    for name in MASKED_DIRECTORIES.into_iter().filter(|n| is_there(n)) {
+        let mode = Mode::from_raw_mode(0o555);
+        rustix::fs::mkdirat(&directory, name, mode).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), Error> {

@@ -12,6 +12,9 @@
 //! | a small file | a copy, also of secrets: they are on the store's disk while the step runs |
 //! | tmpfs | an empty directory |
 //!
+//! Where layercake has `CAP_SYS_ADMIN` and may mount, the step gets a real /proc that shows only its
+//! own processes, terminals and a host name (`live`).
+//!
 //! What it cannot have is refused ([`Error::Unsupported`]): a network of its own, sizes of tmpfs
 //! and /dev/shm, read-only directories that are kept, further privileges.
 //!
@@ -23,9 +26,10 @@
 //! its own, and is killed.
 
 mod covers;
+mod live;
 mod reap;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
@@ -38,13 +42,15 @@ use crate::caps;
 use crate::cgroup;
 use crate::child::Program;
 use crate::error::{Error, Step};
+use crate::filesystem;
 use crate::plan::{self, Op};
-use crate::run::{Started, Streams, collect, describe};
+use crate::run::{Started, Streams, collect, describe, pipe};
 use crate::spec::{
     Mount, MountKind, Network, Outcome, Privileges, Root, Spec, Status, Stream, Usage,
 };
 use crate::sys;
 use covers::Covers;
+use live::Live;
 
 pub(crate) use reap::kill_descendants;
 
@@ -67,13 +73,17 @@ pub fn run(
 ) -> Result<Outcome, Error> {
     plan::validate(spec)?;
     let root = supported(spec)?;
+    filesystem::expect_programs(root)?;
     let Some(_turn) = turn(cancel) else {
         return Ok(cancelled());
     };
     let started = Instant::now();
     let mut covers = Covers::new(root, scratch)?;
-    let result = cover_all(&mut covers, spec)
-        .and_then(|streams| run_covered(spec, root, streams, sink, cancel, started));
+    let live = Live::new();
+    let result = cover_all(&mut covers, spec, live.is_some()).and_then(|pipes| {
+        let place = Place { root, pipes, live };
+        run_covered(spec, place, sink, cancel, started)
+    });
     // Whatever happened, nothing of the step may go on while its root is put back in order.
     let killed = kill_descendants().map_err(|source| Error::Wait { source });
     let undone = covers.undo();
@@ -112,8 +122,10 @@ fn supported(spec: &Spec) -> Result<&Path, Error> {
     let Root::Plain(root) = &spec.root else {
         return refuse("an overlay as root");
     };
-    if spec.network == Network::None {
-        return refuse("RUN --network=none");
+    match spec.network {
+        Network::Host => {}
+        Network::None => return refuse("RUN --network=none"),
+        Network::Sandbox { .. } => return refuse("--network=sandbox"),
     }
     if spec.privileges == Privileges::Insecure {
         return refuse("RUN --security=insecure");
@@ -129,6 +141,9 @@ fn supported(spec: &Spec) -> Result<&Path, Error> {
             }
             MountKind::Bind { source, .. } => sources.push(source),
             MountKind::Tmpfs { size: Some(_), .. } => return refuse("a size of a tmpfs mount"),
+            MountKind::Tmpfs {
+                read_only: true, ..
+            } => return refuse("a read-only tmpfs mount"),
             MountKind::Overlay { .. } | MountKind::Lowers { .. } => {
                 return refuse("an overlay as mount");
             }
@@ -139,11 +154,19 @@ fn supported(spec: &Spec) -> Result<&Path, Error> {
 }
 
 /// Puts everything in place; returns the pipes that /dev/stdout and /dev/stderr are.
-fn cover_all(covers: &mut Covers<'_>, spec: &Spec) -> Result<Pipes, Error> {
-    let dev = covers.new_device_directory()?;
-    let pipes = Pipes::open(&dev)?;
+fn cover_all(covers: &mut Covers<'_>, spec: &Spec, is_live: bool) -> Result<Pipes, Error> {
+    let dev = covers.new_device_directory(is_live)?;
+    let pipes = if is_live {
+        Pipes::anonymous()?
+    } else {
+        Pipes::open(&dev)?
+    };
     covers.cover(Path::new("/dev"), &dev, false)?;
-    let proc = covers.new_proc_directory()?;
+    let proc = if is_live {
+        covers.new_directory(0o555)?
+    } else {
+        covers.new_proc_directory()?
+    };
     covers.cover(Path::new("/proc"), &proc, false)?;
     let sys = covers.new_directory(0o555)?;
     covers.cover(Path::new("/sys"), &sys, false)?;
@@ -176,6 +199,17 @@ struct Pipes {
 }
 
 impl Pipes {
+    fn anonymous() -> Result<Self, Error> {
+        let (out, stdout) = pipe()?;
+        let (err, stderr) = pipe()?;
+        Ok(Self {
+            out,
+            err,
+            stdout,
+            stderr,
+        })
+    }
+
     fn open(dev: &Path) -> Result<Self, Error> {
         let both = |name: &str| {
             let path = dev.join(name);
@@ -197,10 +231,16 @@ impl Pipes {
     }
 }
 
+/// Where a step runs.
+struct Place<'a> {
+    root: &'a Path,
+    pipes: Pipes,
+    live: Option<Live>,
+}
+
 fn run_covered(
     spec: &Spec,
-    root: &Path,
-    pipes: Pipes,
+    Place { root, pipes, live }: Place<'_>,
     sink: &mut dyn FnMut(Stream, &[u8]),
     cancel: &Cancel,
     started: Instant,
@@ -208,11 +248,18 @@ fn run_covered(
     let command = plan::command(spec)?;
     let directory = open_root(root)?;
     let groups = cgroup::open(&spec.cgroups)?;
-    let mut operations = operations(spec, &directory, &pipes)?;
+    let (enter, namespaces) = match &live {
+        Some(live) => (live.operations(root, &spec.hostname)?, live::NAMESPACES),
+        None => {
+            let root = directory.as_fd();
+            (vec![Op::ChangeRoot { root }], 0)
+        }
+    };
+    let mut operations = operations(enter, spec, &pipes)?;
     cgroup::join(&mut operations, &groups);
     let program = Program::new(operations, command);
     let own_peak_rss = sys::own_peak_rss();
-    let spawned = sys::spawn(&program, 0);
+    let spawned = sys::spawn(&program, namespaces);
     let failure = program.failure().map(|failure| describe(spec, failure));
     drop(program);
     let child = Started(Some(spawned.map_err(|error| Step::Clone.error(error))?));
@@ -239,11 +286,11 @@ fn open_root(root: &Path) -> Result<OwnedFd, Error> {
     })
 }
 
-/// What the child does: that of a container without what needs mounts and namespaces.
-fn operations<'f>(spec: &Spec, root: &'f OwnedFd, pipes: &'f Pipes) -> Result<Vec<Op<'f>>, Error> {
-    use std::os::fd::AsFd;
-    let mut ops = vec![
-        Op::ChangeRoot { root: root.as_fd() },
+/// What the child does after `enter`: that of a container without what needs mounts and
+/// namespaces.
+fn operations<'f>(enter: Vec<Op<'f>>, spec: &Spec, pipes: &'f Pipes) -> Result<Vec<Op<'f>>, Error> {
+    let mut ops = enter;
+    ops.extend([
         Op::StdinNull {
             null: c"dev/null".to_owned(),
         },
@@ -256,7 +303,7 @@ fn operations<'f>(spec: &Spec, root: &'f OwnedFd, pipes: &'f Pipes) -> Result<Ve
         Op::WorkingDirectory {
             path: plan::c_string("working directory", spec.cwd.as_os_str())?,
         },
-    ];
+    ]);
     plan::process(&mut ops, spec);
     // Without CAP_SYS_ADMIN a filter would need no_new_privs, which makes setuid programs useless;
     // the container around has its own filter.

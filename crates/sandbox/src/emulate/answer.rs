@@ -12,6 +12,7 @@ use super::credentials::{Credentials, Table};
 use super::place::{self, PATH_MAX, Place};
 use super::{InodeOwner, LIMIT};
 use crate::caps;
+use crate::spec::Processes;
 use crate::sys::notify::{self, Notification, Reply};
 
 /// How a notified call ends.
@@ -49,6 +50,8 @@ pub(super) struct Session {
     pub(super) proc: BorrowedFd<'static>,
     pub(super) table: Table,
     pub(super) book: Book,
+    /// The step sees this process in its /proc.
+    pub(super) shares_processes: bool,
     /// Whether this thread is in the mount namespace of the step.
     is_inside: bool,
     /// A process of the step has called `chroot`, so roots may differ from process to process.
@@ -63,12 +66,14 @@ impl Session {
         proc: BorrowedFd<'static>,
         table: Table,
         book: Book,
+        processes: Processes,
     ) -> Self {
         Self {
             listener,
             proc,
             table,
             book,
+            shares_processes: processes == Processes::Host,
             is_inside: false,
             roots_differ: false,
             root: None,
@@ -110,6 +115,12 @@ impl Session {
             | Call::Symlinkat
             | Call::Mknod
             | Call::Mknodat => self.create(n, call),
+            Call::Setxattr
+            | Call::Lsetxattr
+            | Call::Fsetxattr
+            | Call::Removexattr
+            | Call::Lremovexattr
+            | Call::Fremovexattr => self.attribute(n, call),
             Call::Execve | Call::Execveat => self.execute(n, call),
             Call::Chroot => self.chroot(n),
             Call::Rename | Call::Renameat | Call::Link | Call::Linkat | Call::Utimensat => {
@@ -137,7 +148,7 @@ impl Session {
 
     /// Goes to the /proc/PID of the caller. What is opened in it is this caller's or nothing, also
     /// when the caller dies and its number is given to another.
-    fn stand_with(&self, n: &Notification) -> Result<(), Errno> {
+    pub(super) fn stand_with(&self, n: &Notification) -> Result<(), Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(self.proc, n.thread.to_string(), flags, Mode::empty())?;
         self.check(n)?;

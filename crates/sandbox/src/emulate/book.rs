@@ -80,7 +80,10 @@ impl Book {
     }
 
     /// The owner of a file when it is another than the kernel would say.
-    pub(super) fn find(&self, path: &CStr, follow: bool) -> Option<Owner> {
+    ///
+    /// # Errors
+    /// Those of the way to the file.
+    pub(super) fn find(&self, path: &CStr, follow: bool) -> Result<Option<Owner>, Errno> {
         let mut value = [0_u8; VALUE_MAX];
         let attribute = self.emulation.attribute;
         let read = if follow {
@@ -89,9 +92,13 @@ impl Book {
             rustix::fs::lgetxattr(path, attribute, &mut value)
         };
         match read {
-            Ok(length) => (self.emulation.decode)(value.get(..length)?),
-            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => self.find_inode(path, follow),
-            Err(_) => None,
+            Ok(length) => Ok(value.get(..length).and_then(self.emulation.decode)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {
+                Ok(self.find_inode(path, follow))
+            }
+            // A longer value is not ours.
+            Err(Errno::RANGE) => Ok(None),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -112,7 +119,7 @@ impl Book {
 
     /// The owner of a file, root if nothing is known.
     pub(super) fn owner(&self, path: &CStr, follow: bool) -> Owner {
-        self.find(path, follow).unwrap_or((0, 0))
+        self.find(path, follow).ok().flatten().unwrap_or((0, 0))
     }
 
     /// What `chown` does: with the kernel for the copy into the upper directory, the change time

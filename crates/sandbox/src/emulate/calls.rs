@@ -65,6 +65,12 @@ pub(super) enum Call {
     Link,
     Linkat,
     Utimensat,
+    Setxattr,
+    Lsetxattr,
+    Fsetxattr,
+    Removexattr,
+    Lremovexattr,
+    Fremovexattr,
 }
 
 /// When a call goes to the supervisor.
@@ -134,6 +140,12 @@ const CALLS: &[(c_long, Call, When)] = &[
     (libc::SYS_mkdirat, Call::Mkdirat, When::Always),
     (libc::SYS_symlinkat, Call::Symlinkat, When::Always),
     (libc::SYS_mknodat, Call::Mknodat, When::Always),
+    (libc::SYS_setxattr, Call::Setxattr, When::Always),
+    (libc::SYS_lsetxattr, Call::Lsetxattr, When::Always),
+    (libc::SYS_fsetxattr, Call::Fsetxattr, When::Always),
+    (libc::SYS_removexattr, Call::Removexattr, When::Always),
+    (libc::SYS_lremovexattr, Call::Lremovexattr, When::Always),
+    (libc::SYS_fremovexattr, Call::Fremovexattr, When::Always),
 ];
 
 /// Calls that copy a symlink of a lower layer up, to another inode. They matter only when there are

@@ -9,7 +9,7 @@ use super::answer::{Answer, CONTINUE, Session};
 use super::calls::Call;
 use super::credentials::Credentials;
 use super::files::CWD;
-use super::place::{self, Place};
+use super::place::Place;
 use crate::sys::notify::{self, Notification};
 
 /// `__O_TMPFILE` without the `O_DIRECTORY` that is always with it.
@@ -86,15 +86,14 @@ impl Session {
 
     fn create_at(&mut self, n: &Notification, place: &Place, make: Make) -> Result<Answer, Errno> {
         let unnamed = matches!(make, Make::File { flags, .. } if flags & UNNAMED != 0);
-        let parent = if unnamed {
-            Some(place.path.clone())
+        let (parent, place) = if unnamed {
+            let directory = self.pin(place.clone(), true)?;
+            let place = Place::clone(&directory);
+            (directory, place)
         } else {
-            place::parent(place)
+            self.pin_parent(place)?
         };
-        let parent = Place {
-            path: parent.ok_or(Errno::NOENT)?,
-            is_open: true,
-        };
+        let place = &place;
         let credentials = self.credentials(n);
         let owner = self.owner_in(&credentials, &parent)?;
         let exists = !unnamed && self.look(place, false).is_ok();
@@ -104,7 +103,8 @@ impl Session {
         match make {
             Make::File { flags, mode } => self.create_file(n, place, flags, mode, owner),
             Make::Directory { mode } => {
-                let mode = mode & 0o1777 & !self.umask(n)?;
+                let mode = mode & 0o1777;
+                self.take_umask(n)?;
                 rustix::fs::mkdirat(HERE, &place.path, Mode::from_raw_mode(mode))?;
                 Ok(self.finish(place, owner, AtFlags::REMOVEDIR))
             }
@@ -115,7 +115,8 @@ impl Session {
             }
             Make::Node { mode } => {
                 let kind = FileType::from_raw_mode(mode as RawMode);
-                let mode = Mode::from_raw_mode(mode & 0o7777 & !self.umask(n)?);
+                let mode = Mode::from_raw_mode(mode & 0o7777);
+                self.take_umask(n)?;
                 rustix::fs::mknodat(HERE, &place.path, kind, mode, 0)?;
                 Ok(self.finish(place, owner, AtFlags::empty()))
             }
@@ -142,7 +143,8 @@ impl Session {
         mode: u32,
         owner: Owner,
     ) -> Result<Answer, Errno> {
-        let mode = mode & 0o7777 & !self.umask(n)?;
+        let mode = mode & 0o7777;
+        self.take_umask(n)?;
         // A name that somebody else makes meanwhile is not ours to give away.
         let exclusive = if flags & UNNAMED == 0 {
             libc::O_EXCL
@@ -171,10 +173,13 @@ impl Session {
         Answer::done(recorded)
     }
 
-    /// The bits that the caller takes away from modes.
-    fn umask(&self, n: &Notification) -> Result<u32, Errno> {
+    /// Takes on the umask of the caller, which the kernel heeds only where the directory has no
+    /// default ACL (acl(5)).
+    fn take_umask(&self, n: &Notification) -> Result<(), Errno> {
         let status = self.status(n, "Umask")?;
-        u32::from_str_radix(&status, 8).map_err(|_| Errno::INVAL)
+        let mask = u32::from_str_radix(&status, 8).map_err(|_| Errno::INVAL)?;
+        rustix::process::umask(Mode::from_raw_mode(mask));
+        Ok(())
     }
 }
 

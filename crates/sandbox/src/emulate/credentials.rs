@@ -132,7 +132,7 @@ impl Credentials {
         Self {
             user: Ids::all(spec.uid),
             group: Ids::all(spec.gid),
-            groups: spec.groups.clone(),
+            groups: sorted(spec.groups.clone()),
             caps: if spec.uid == 0 {
                 Capabilities::of_root()
             } else {
@@ -205,7 +205,7 @@ impl Credentials {
             return Err(Errno::PERM);
         }
         Ok(Self {
-            groups,
+            groups: sorted(groups),
             ..self.clone()
         })
     }
@@ -316,6 +316,12 @@ impl Table {
     }
 }
 
+/// The kernel keeps them in this order, and `getgroups` tells them so.
+fn sorted(mut groups: Vec<u32>) -> Vec<u32> {
+    groups.sort_unstable();
+    groups
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,6 +332,13 @@ mod tests {
             gid: uid,
             groups: vec![uid],
         })
+    }
+
+    #[test]
+    fn groups_are_in_the_order_of_their_numbers() {
+        let root = user(0);
+        let new = root.set_groups(vec![1001, 50, 2000, 50]).unwrap();
+        assert_eq!(new.groups, [50, 50, 1001, 2000]);
     }
 
     #[test]

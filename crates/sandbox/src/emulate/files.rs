@@ -6,6 +6,7 @@ use super::Owner;
 use super::answer::{Answer, CONTINUE, Session};
 use super::calls::Call;
 use super::credentials::{Credentials, KEEP};
+use super::pin::Pinned;
 use super::place::Place;
 use crate::caps;
 use crate::sys::notify::{self, Notification};
@@ -33,10 +34,27 @@ impl Session {
                 (place, !has(e, libc::AT_SYMLINK_NOFOLLOW), c, d)
             }
         };
+        let asked = (user as u32, group as u32);
+        match self.give(n, place.clone(), follow, asked) {
+            Err(errno) if follow => self.give(n, self.own_behind(n, &place, errno)?, true, asked),
+            other => other,
+        }
+    }
+
+    fn give(
+        &mut self,
+        n: &Notification,
+        place: Place,
+        follow: bool,
+        asked: Owner,
+    ) -> Result<(), Errno> {
+        let place = self.pin(place, follow)?;
         let follow = follow || place.is_open;
         let old = self.book.owner(&place.path, follow);
-        let new = requested(old, user as u32, group as u32);
+        let new = requested(old, asked);
         if !may_give(&self.credentials(n), old, new) {
+            // What is not there cannot be refused.
+            self.look(&place, follow)?;
             return Err(Errno::PERM);
         }
         self.book.give(&place, follow, new).map_err(|errno| {
@@ -65,10 +83,15 @@ impl Session {
             Call::Newfstatat => (self.place(n, a, b, has(d, libc::AT_EMPTY_PATH))?, d, c),
             _ => (self.place(n, a, b, has(c, libc::AT_EMPTY_PATH))?, c, e),
         };
-        let follow = place.is_open || !has(flags, libc::AT_SYMLINK_NOFOLLOW);
-        let Some(owner) = self.book.find(&place.path, follow) else {
+        let follow = !has(flags, libc::AT_SYMLINK_NOFOLLOW);
+        let found = match self.find(place.clone(), follow) {
+            Err(errno) if follow => self.find(self.own_behind(n, &place, errno)?, true),
+            other => other,
+        };
+        let Some((place, owner)) = found? else {
             return Ok(CONTINUE);
         };
+        let follow = follow || place.is_open;
         if call == Call::Statx {
             let flags = flags_for(&place, flags as i32);
             let bytes = notify::statx_bytes(&place.path, flags, d as u32, owner)?;
@@ -78,6 +101,13 @@ impl Session {
             self.write(n, result, &bytes)?;
         }
         Ok(Answer::value(0))
+    }
+
+    /// A place and the owner that is kept of it, if there is one.
+    fn find(&self, place: Place, follow: bool) -> Result<Option<(Pinned, Owner)>, Errno> {
+        let place = self.pin(place, follow)?;
+        let owner = self.book.find(&place.path, follow || place.is_open)?;
+        Ok(owner.map(|owner| (place, owner)))
     }
 }
 
@@ -91,7 +121,10 @@ impl Session {
             Call::Linkat => self.place(n, a, b, has(e, libc::AT_EMPTY_PATH)),
             _ => self.place(n, a, b, false),
         };
-        if let Ok(place) = place {
+        if let Ok(place) = place.and_then(|place| {
+            let follow = place.is_open;
+            self.pin(place, follow)
+        }) {
             // What fails here fails in the kernel, too.
             let _ = self.book.keep(&place, place.is_open);
         }
@@ -109,9 +142,10 @@ fn flags_for(place: &Place, flags: i32) -> i32 {
     }
 }
 
-fn requested(old: Owner, user: u32, group: u32) -> Owner {
+/// Minus one keeps an id (chown(2)).
+fn requested(old: Owner, asked: Owner) -> Owner {
     let pick = |new: u32, old: u32| if new == KEEP { old } else { new };
-    (pick(user, old.0), pick(group, old.1))
+    (pick(asked.0, old.0), pick(asked.1, old.1))
 }
 
 /// Without `CAP_CHOWN` the owner of a file may give it to a group that he is in (chown(2)).
@@ -137,8 +171,8 @@ mod tests {
 
     #[test]
     fn minus_one_keeps_an_id() {
-        assert_eq!(requested((1, 2), KEEP, 5), (1, 5));
-        assert_eq!(requested((1, 2), 5, KEEP), (5, 2));
+        assert_eq!(requested((1, 2), (KEEP, 5)), (1, 5));
+        assert_eq!(requested((1, 2), (5, KEEP)), (5, 2));
     }
 
     #[test]

@@ -169,7 +169,9 @@ impl Session {
         if room.first().is_none_or(|room| *room < SIZE) {
             return Ok(CONTINUE);
         }
-        let socket = notify::take_descriptor(n.thread, fd as i32)?;
+        let process = self.status(n, "Tgid")?.parse();
+        let process = process.map_err(|_| Errno::SRCH)?;
+        let socket = notify::take_descriptor(process, fd as i32)?;
         let peer = notify::peer(&socket)?;
         let number = notify::limit_of(peer, super::LIMIT)?.0;
         let credentials = self.table.get(number).ok_or(Errno::SRCH)?;
@@ -225,7 +227,7 @@ impl Session {
             _ => self.place(n, a, b, e as i32 & libc::AT_EMPTY_PATH != 0),
         };
         // If it fails here it fails in the kernel.
-        if let Ok(place) = place {
+        if let Ok(place) = place.and_then(|place| self.pin(place, true)) {
             let _ = self.execute_at(n, &place);
         }
         CONTINUE

@@ -19,6 +19,7 @@
 //! it resolves names from the step's own root. A step that races with it or lies to it can only
 //! make a wrong owner appear in its own layer, which it may also do by asking.
 
+mod acl;
 mod answer;
 mod book;
 mod calls;
@@ -26,6 +27,8 @@ mod create;
 mod credentials;
 mod files;
 mod identity;
+mod links;
+mod pin;
 mod place;
 mod supervisor;
 

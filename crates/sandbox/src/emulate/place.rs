@@ -47,11 +47,24 @@ pub(super) fn path(directory: u64, path: &[u8]) -> Result<Place, Errno> {
     if path.is_empty() {
         return Err(Errno::NOENT);
     }
+    below(descriptor(directory).path.as_bytes(), path)
+}
+
+/// What a symlink with this text leads to. Not for the links of /proc.
+///
+/// # Errors
+/// As [`path`].
+pub(super) fn behind(link: &Place, text: &[u8]) -> Result<Place, Errno> {
+    let (directory, _) = parent(link).ok_or(Errno::NOENT)?;
+    below(directory.as_bytes(), text)
+}
+
+/// A path of the caller, relative to a directory of the supervisor when it is not absolute.
+fn below(directory: &[u8], path: &[u8]) -> Result<Place, Errno> {
     let text = if path.first() == Some(&b'/') {
         own(path).unwrap_or_else(|| path.to_vec())
     } else {
-        let base = descriptor(directory).path.into_bytes();
-        [&base, b"/".as_slice(), path].concat()
+        [directory, b"/".as_slice(), path].concat()
     };
     if text.len() >= PATH_MAX {
         return Err(Errno::NAMETOOLONG);
@@ -66,6 +79,8 @@ pub(super) fn path(directory: u64, path: &[u8]) -> Result<Place, Errno> {
 /// relative to its /proc/PID: the supervisor is another process, and in the step's /proc it is none
 /// at all. Other files below /proc/self have no owners to be emulated.
 fn own(path: &[u8]) -> Option<Vec<u8>> {
+    let first = path.iter().position(|byte| *byte != b'/')?;
+    let path = path.get(first.checked_sub(1)?..)?;
     match path {
         b"/dev/stdin" => return Some(b"fd/0".to_vec()),
         b"/dev/stdout" => return Some(b"fd/1".to_vec()),
@@ -96,19 +111,43 @@ pub(super) fn is_relative(place: &Place) -> bool {
     place.path.as_bytes().first() != Some(&b'/')
 }
 
-/// The directory that the last name of a path is in, and that name; `None` when the last name is
-/// not one of a file that could be made.
-pub(super) fn parent(place: &Place) -> Option<CString> {
+/// A path of the supervisor in two: the link of /proc/PID that it starts with (none in an absolute
+/// one), and the way from there.
+pub(super) fn split(place: &Place) -> (&[u8], &[u8]) {
+    let path = place.path.as_bytes();
+    let end = |path: &[u8]| path.iter().position(|byte| *byte == b'/');
+    let start = match path.strip_prefix(b"fd/") {
+        _ if !is_relative(place) => 0,
+        Some(rest) => end(rest).map_or(path.len(), |length| b"fd/".len() + length),
+        None => end(path).unwrap_or(path.len()),
+    };
+    let (start, rest) = path.split_at(start);
+    match (start, rest.strip_prefix(b"/")) {
+        // `openat` of an absolute path starts at the root.
+        ([_, ..], Some(rest)) => {
+            let from = rest.iter().position(|byte| *byte != b'/');
+            (
+                start,
+                rest.get(from.unwrap_or(rest.len())..).unwrap_or_default(),
+            )
+        }
+        _ => (start, rest),
+    }
+}
+
+/// The directory that the last name of a path is in, and that name with the slashes behind it;
+/// `None` when it is not one of a file that could be made.
+pub(super) fn parent(place: &Place) -> Option<(CString, Vec<u8>)> {
     let path = place.path.as_bytes();
     let end = path.iter().rposition(|byte| *byte != b'/')? + 1;
-    let path = path.get(..end)?;
-    let slash = path.iter().rposition(|byte| *byte == b'/')?;
-    let name = path.get(slash + 1..)?;
+    let slash = path.get(..end)?.iter().rposition(|byte| *byte == b'/')?;
+    let name = path.get(slash + 1..end)?;
     if matches!(name, b"." | b"..") {
         return None;
     }
     let directory = if slash == 0 { b"/" } else { path.get(..slash)? };
-    CString::new(directory).ok()
+    let name = path.get(slash + 1..)?.to_vec();
+    Some((CString::new(directory).ok()?, name))
 }
 
 #[cfg(test)]
@@ -133,6 +172,8 @@ mod tests {
             (cwd, b"/proc/self/cwd/../x", "cwd/../x"),
             (cwd, b"/proc/selfish", "/proc/selfish"),
             (cwd, b"/dev/fd/9", "fd/9"),
+            (cwd, b"//dev/fd/9", "fd/9"),
+            (cwd, b"///", "///"),
             (cwd, b"/dev/stdout", "fd/1"),
             (cwd, b"/dev/stdout2", "/dev/stdout2"),
         ];
@@ -151,6 +192,7 @@ mod tests {
         let cases: &[&[u8]] = &[
             b"/proc/self/../1/root/etc",
             b"/proc/self//../1/root",
+            b"//proc/self/../1/root",
             b"/proc/self/./../1/root",
             b"/proc/self/task/../../1/root",
             b"/proc/self/fd/../../1/root",
@@ -168,6 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn links_lead_on_from_their_directory() {
+        let cases: &[(&str, &[u8], &str)] = &[
+            ("/var/log", b"/dev/stdout", "fd/1"),
+            ("/var/log", b"../x", "/var/../x"),
+            ("/log", b"x", "//x"),
+            ("cwd/log", b"../1/root", "cwd/../1/root"),
+            ("fd/3/log", b"/etc", "/etc"),
+            ("cwd/log", b"/proc/self/../1/root", "/proc/self/../1/root"),
+        ];
+        for (link, target, expected) in cases {
+            let link = Place {
+                path: CString::new(*link).unwrap(),
+                is_open: false,
+            };
+            assert_eq!(text(&behind(&link, target).unwrap()), *expected);
+        }
+    }
+
+    #[test]
     fn descriptors_are_followed() {
         assert_eq!(text(&descriptor(5)), "fd/5");
         assert_eq!(text(&descriptor(CWD as u64)), "cwd");
@@ -176,11 +237,11 @@ mod tests {
 
     #[test]
     fn parents_of_what_is_to_be_made() {
-        let cases: &[(&str, Option<&str>)] = &[
-            ("/a/b", Some("/a")),
-            ("/a", Some("/")),
-            ("/a/b//", Some("/a")),
-            ("cwd/x", Some("cwd")),
+        let cases: &[(&str, Option<(&str, &str)>)] = &[
+            ("/a/b", Some(("/a", "b"))),
+            ("/a", Some(("/", "a"))),
+            ("/a/b//", Some(("/a", "b//"))),
+            ("cwd/x", Some(("cwd", "x"))),
             ("cwd/.", None),
             ("/..", None),
             ("/", None),
@@ -191,9 +252,32 @@ mod tests {
                 is_open: false,
             };
             let found = parent(&place);
+            let expected = expected.map(|(directory, name)| {
+                (CString::new(directory).unwrap(), name.as_bytes().to_vec())
+            });
+            assert_eq!(found, expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_way_starts_at_a_link_of_the_caller_or_at_the_root() {
+        let cases = [
+            ("/a/b", "", "/a/b"),
+            ("cwd", "cwd", ""),
+            ("cwd/a/../b", "cwd", "a/../b"),
+            ("cwd//etc/x", "cwd", "etc/x"),
+            ("fd/12", "fd/12", ""),
+            ("fd/12/a/b/", "fd/12", "a/b/"),
+            ("root/x", "root", "x"),
+        ];
+        for (given, start, rest) in cases {
+            let place = Place {
+                path: CString::new(given).unwrap(),
+                is_open: false,
+            };
             assert_eq!(
-                found.as_deref().map(|p| p.to_str().unwrap()),
-                *expected,
+                split(&place),
+                (start.as_bytes(), rest.as_bytes()),
                 "{given}"
             );
         }

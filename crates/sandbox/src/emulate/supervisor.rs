@@ -1,7 +1,5 @@
 //! The supervisor's thread: from the start of a step to its end.
 
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -11,18 +9,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
-    recvmsg, socketpair,
-};
 
 use super::answer::{Answer, Session};
 use super::book::Book;
 use super::credentials::{Credentials, Table};
 use super::{Emulation, InodeOwner};
 use crate::error::{Error, Step};
+use crate::passing;
 use crate::plan::Supervisor;
-use crate::spec;
+use crate::spec::{self, Processes};
 use crate::sys::{self, notify};
 
 /// The supervisor of one step, from outside of its thread.
@@ -46,22 +41,17 @@ impl Emulator {
         emulation: &Emulation,
         user: &spec::Credentials,
         root: &spec::Root,
+        processes: Processes,
     ) -> Result<Self, Error> {
         let at = |action: &'static str| move |errno: Errno| Step::Emulation { action }.error(errno);
-        let proc = own_proc().map_err(at("mount /proc"))?;
+        let proc = proc_of(processes).map_err(at("mount /proc"))?;
         let upper = match root {
             spec::Root::Overlay { upper, .. } => {
                 Some(open_directory(upper).map_err(at("open the upper directory"))?)
             }
             spec::Root::Plain(_) => None,
         };
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(at("create a socket"))?;
+        let (ours, theirs) = passing::pair().map_err(at("create a socket"))?;
         let mut table = Table::default();
         let number = table
             .number(Credentials::new(user))
@@ -69,7 +59,7 @@ impl Emulator {
         let book = Book::new(emulation.clone(), proc, upper);
         let thread = std::thread::Builder::new()
             .name("supervisor".to_owned())
-            .spawn(move || supervise(&ours, proc, table, book))
+            .spawn(move || supervise(&ours, proc, table, book, processes))
             .map_err(|error| {
                 Step::Emulation {
                     action: "start a thread",
@@ -111,20 +101,27 @@ impl Emulator {
     }
 }
 
-/// A /proc of this process's pid namespace, which also numbers the processes of steps. It is not
-/// attached anywhere.
-fn own_proc() -> Result<BorrowedFd<'static>, Errno> {
+/// A /proc of this process's pid namespace, which also numbers the processes of steps. A new one is
+/// not attached anywhere.
+fn proc_of(processes: Processes) -> Result<BorrowedFd<'static>, Errno> {
     static PROC: OnceLock<OwnedFd> = OnceLock::new();
     if let Some(proc) = PROC.get() {
         return Ok(proc.as_fd());
     }
+    let proc = match processes {
+        Processes::Own => new_proc()?,
+        Processes::Host => open_directory(Path::new("/proc"))?,
+    };
+    Ok(PROC.get_or_init(|| proc).as_fd())
+}
+
+fn new_proc() -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let proc = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    Ok(PROC.get_or_init(|| proc).as_fd())
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
@@ -137,17 +134,17 @@ fn supervise(
     proc: BorrowedFd<'static>,
     table: Table,
     book: Book,
+    processes: Processes,
 ) -> Vec<InodeOwner> {
     // Own root, working directory and umask, which all threads share otherwise.
     if sys::unshare(libc::CLONE_FS).is_err() {
         return Vec::new();
     }
-    rustix::process::umask(Mode::empty());
     // Without a listener there is no step.
-    let Some(listener) = receive_listener(channel) else {
+    let Some(listener) = passing::receive(channel) else {
         return Vec::new();
     };
-    let mut session = Session::new(listener, proc, table, book);
+    let mut session = Session::new(listener, proc, table, book, processes);
     let blocks_safely = notify::wake_synchronously(session.listener());
     loop {
         if !blocks_safely && !wait(session.listener()) {
@@ -202,25 +199,4 @@ fn is_over(listener: BorrowedFd<'_>) -> bool {
         tv_nsec: 0,
     };
     poll(&mut fds, Some(&now)).is_ok() && fds.iter().any(|fd| fd.revents().contains(PollFlags::HUP))
-}
-
-/// The listener, sent by the child; `None` when the child is gone.
-fn receive_listener(channel: &OwnedFd) -> Option<OwnedFd> {
-    let mut byte = [0_u8; 1];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = crate::cancel::retry(|| {
-        let mut buffers = [IoSliceMut::new(&mut byte)];
-        recvmsg(
-            channel,
-            &mut buffers,
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        )
-    });
-    received.ok()?;
-    ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    })
 }

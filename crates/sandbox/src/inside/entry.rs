@@ -17,6 +17,7 @@ use super::forward;
 use super::wire::{self, Message};
 use super::{ARGUMENT, AUTOMATIC, Inside, Isolation};
 use crate::error::{EnterStep, Error};
+use crate::spec::Processes;
 use crate::{caps, child, chroot, idmap, sys};
 
 /// Enters the namespaces if `argv` (all arguments, program name first) says so: to be called
@@ -49,8 +50,14 @@ pub fn enter(argv: impl IntoIterator<Item = OsString>) -> Result<Option<Inside>,
         Some(name) => Isolation::from_name(name).ok_or(Error::Handshake)?,
         None => return Err(Error::Handshake),
     };
+    let word = argv.next().ok_or(Error::Handshake)?;
+    let processes = word.to_str().and_then(Processes::from_name);
+    let processes = match (wanted, processes.ok_or(Error::Handshake)?) {
+        (Isolation::Chroot, _) => Processes::Host,
+        (_, processes) => processes,
+    };
     let socket = take_socket().map_err(|_| Error::Handshake)?;
-    match enter_namespaces(&socket, parent, wanted) {
+    match enter_namespaces(&socket, parent, (wanted, processes)) {
         Ok(Some((fds, isolation))) => {
             let (uids, gids) = (count_ids("uid_map"), count_ids("gid_map"));
             let isolation = match isolation {
@@ -64,6 +71,7 @@ pub fn enter(argv: impl IntoIterator<Item = OsString>) -> Result<Option<Inside>,
                 args: argv.collect(),
                 fds,
                 isolation,
+                processes,
                 uids,
                 gids,
             }))
@@ -99,7 +107,7 @@ type Entered = Option<(Vec<OwnedFd>, Isolation)>;
 fn enter_namespaces(
     socket: &OwnedFd,
     parent: Pid,
-    isolation: Isolation,
+    (isolation, processes): (Isolation, Processes),
 ) -> Result<Entered, Message> {
     die_with_parent().map_err(at(EnterStep::ParentDeathSignal))?;
     if rustix::process::getppid() != Some(parent) {
@@ -110,7 +118,7 @@ fn enter_namespaces(
         return Ok(None);
     };
 
-    unshare(isolation)?;
+    unshare(isolation, processes)?;
     let needs_map = matches!(isolation, Isolation::UserNamespace | Isolation::SingleId);
     let report = |message| wire::send(socket.as_fd(), message, &[]);
     report(Message::Unshared { needs_map }).map_err(at(EnterStep::Descriptors))?;
@@ -125,7 +133,7 @@ fn enter_namespaces(
     if rustix::process::getppid() != Some(parent) {
         return Ok(None);
     }
-    if isolation == Isolation::Chroot {
+    if processes == Processes::Host {
         // What a step leaves running must not get away to the outer process 1.
         adopt_orphans().map_err(at(EnterStep::Fork))?;
         // A is gone: no namespace ends with this process, so W is asked to stop, and what is left
@@ -133,10 +141,11 @@ fn enter_namespaces(
         let term = rustix::process::Signal::TERM;
         rustix::process::set_parent_process_death_signal(Some(term))
             .map_err(|errno| at(EnterStep::ParentDeathSignal)(errno.into()))?;
-    } else {
+    }
+    if isolation != Isolation::Chroot {
         child::make_private(c"/").map_err(|errno| at(EnterStep::PrivateMounts)(errno.into()))?;
     }
-    match fork_init().map_err(at(EnterStep::Fork))? {
+    match fork_init(processes).map_err(at(EnterStep::Fork))? {
         Forked::Init { parent_lives: true } => {}
         Forked::Init {
             parent_lives: false,
@@ -145,7 +154,7 @@ fn enter_namespaces(
             // Else pipes and sockets meant for W would stay open here.
             drop(fds);
             let code = waiter.wait();
-            if isolation == Isolation::Chroot {
+            if processes == Processes::Host {
                 // W does so after every step; this is for a W that was killed.
                 let _ = chroot::kill_descendants();
             }
@@ -177,8 +186,11 @@ fn automatic() -> Isolation {
     }
 }
 
-fn unshare(isolation: Isolation) -> Result<(), Message> {
-    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+fn unshare(isolation: Isolation, processes: Processes) -> Result<(), Message> {
+    let flags = match processes {
+        Processes::Own => libc::CLONE_NEWNS | libc::CLONE_NEWPID,
+        Processes::Host => libc::CLONE_NEWNS,
+    };
     let flags = match isolation {
         Isolation::UserNamespace | Isolation::SingleId => flags | libc::CLONE_NEWUSER,
         Isolation::Root => flags,
@@ -217,7 +229,7 @@ fn may_not_set_groups() -> bool {
 
 /// Who returns from the fork.
 enum Forked {
-    /// W, process 1 of the new pid namespace.
+    /// W, process 1 of the new pid namespace if there is one.
     Init { parent_lives: bool },
     /// C.
     Waiter(Waiter),
@@ -231,12 +243,16 @@ struct Waiter {
     _alive: OwnedFd,
 }
 
-/// Forks process 1 of the new pid namespace.
-fn fork_init() -> io::Result<Forked> {
+/// Forks process 1 of the new pid namespace, if there is one.
+fn fork_init(processes: Processes) -> io::Result<Forked> {
     // Hung up when C is gone: how W finds out that C died before the death signal was set. In
     // its pid namespace the parent is 0, alive or not.
     let (reader, alive) = pipe_with(PipeFlags::CLOEXEC)?;
-    let signals = forward::signals();
+    let mut signals = forward::signals();
+    if processes == Processes::Host {
+        // Of orphans of steps.
+        signals.add(nix::sys::signal::Signal::SIGCHLD);
+    }
     // Before the fork, so that no signal gets lost.
     let before = signals.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     if let Some(init) = sys::fork()? {
@@ -262,14 +278,31 @@ fn fork_init() -> io::Result<Forked> {
 impl Waiter {
     /// Passes signals on to W until it ends; returns W's exit code, or 128 plus the signal.
     fn wait(self) -> i32 {
+        let mut ended = None;
+        let reap = || ended = ended.or_else(|| reap_children(self.init));
         let followed = pidfd_open(self.init, PidfdFlags::empty())
             .map_err(io::Error::from)
-            .and_then(|pidfd| forward::until_end(pidfd.as_fd(), &self.signals));
+            .and_then(|pidfd| forward::until_end(pidfd.as_fd(), &self.signals, reap));
         // Without it no signal can be passed on, but the wait below works.
         drop(followed);
+        if let Some(status) = ended {
+            return exit_code(status);
+        }
         match rustix::process::waitpid(Some(self.init), WaitOptions::empty()) {
             Ok(Some((_, status))) => exit_code(status),
             Ok(None) | Err(_) => 1,
+        }
+    }
+}
+
+/// Reaps all children that have ended; the status of `init` if it is among them.
+fn reap_children(init: Pid) -> Option<WaitStatus> {
+    let mut found = None;
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if pid == init => found = Some(status),
+            Ok(Some(_)) | Err(Errno::INTR) => {}
+            Ok(None) | Err(_) => return found,
         }
     }
 }

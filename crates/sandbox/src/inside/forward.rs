@@ -23,8 +23,13 @@ pub(super) fn signals() -> SigSet {
 }
 
 /// Waits for the end of the process and passes `signals`, which this thread must have blocked, on
-/// to it meanwhile. The process is left to be waited for.
-pub(super) fn until_end(pidfd: BorrowedFd<'_>, signals: &SigSet) -> io::Result<()> {
+/// to it meanwhile. The process is left to be waited for, unless `signals` has SIGCHLD: for that
+/// `reap` is called.
+pub(super) fn until_end(
+    pidfd: BorrowedFd<'_>,
+    signals: &SigSet,
+    mut reap: impl FnMut(),
+) -> io::Result<()> {
     let pending = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     loop {
         let mut fds = [
@@ -37,6 +42,10 @@ pub(super) fn until_end(pidfd: BorrowedFd<'_>, signals: &SigSet) -> io::Result<(
             return Ok(());
         }
         while let Some(info) = pending.read_signal()? {
+            if info.ssi_signo == Signal::SIGCHLD as u32 {
+                reap();
+                continue;
+            }
             // What the terminal sends (from the kernel: a positive code) went to its whole
             // foreground process group, the other process included.
             if info.ssi_code > 0 {

@@ -16,6 +16,7 @@ use super::wire::{self, Message};
 use super::{ARGUMENT, AUTOMATIC, FDS_MAX, Isolation};
 use crate::error::{EnterStep, Error};
 use crate::idmap;
+use crate::spec::Processes;
 
 /// The program that is running, also if it was replaced or removed on disk meanwhile.
 const SELF: &str = "/proc/self/exe";
@@ -30,6 +31,7 @@ pub struct Launcher {
     env: Vec<(OsString, OsString)>,
     fds: Vec<OwnedFd>,
     isolation: Option<Isolation>,
+    processes: Processes,
 }
 
 impl Launcher {
@@ -44,6 +46,7 @@ impl Launcher {
             env: Vec::new(),
             fds: Vec::new(),
             isolation: None,
+            processes: Processes::Own,
         }
     }
 
@@ -52,6 +55,13 @@ impl Launcher {
     #[must_use]
     pub fn isolation(mut self, isolation: Option<Isolation>) -> Self {
         self.isolation = isolation;
+        self
+    }
+
+    /// Makes no pid namespace with [`Processes::Host`].
+    #[must_use]
+    pub fn processes(mut self, processes: Processes) -> Self {
+        self.processes = processes;
         self
     }
 
@@ -112,6 +122,7 @@ impl Launcher {
             .arg(ARGUMENT)
             .arg(std::process::id().to_string())
             .arg(self.isolation.map_or(AUTOMATIC, Isolation::name))
+            .arg(self.processes.name())
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(theirs);
@@ -165,6 +176,7 @@ fn guide(socket: &OwnedFd, pid: u32, is_single: bool) -> Result<(), Error> {
                 return Err(if user_namespace {
                     Error::UserNamespace {
                         hints: hints(),
+                        is_filtered: is_filtered(),
                         source,
                     }
                 } else {
@@ -177,7 +189,11 @@ fn guide(socket: &OwnedFd, pid: u32, is_single: bool) -> Result<(), Error> {
                 let hints = hints();
                 // AppArmor lets the namespace be made and refuses everything in it.
                 return Err(if is_refused && !hints.is_empty() {
-                    Error::UserNamespace { hints, source }
+                    Error::UserNamespace {
+                        hints,
+                        is_filtered: is_filtered(),
+                        source,
+                    }
                 } else {
                     Error::Enter { step, source }
                 });
@@ -186,6 +202,12 @@ fn guide(socket: &OwnedFd, pid: u32, is_single: bool) -> Result<(), Error> {
             Some(Message::Start | Message::Mapped) | None => return Err(Error::Handshake),
         }
     }
+}
+
+/// Whether a seccomp filter is on this process.
+fn is_filtered() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line == "Seccomp:\t2")
 }
 
 /// Settings of this machine that forbid user namespaces to ordinary users.
@@ -254,11 +276,35 @@ impl Running {
         Ok(exit_code(status))
     }
 
-    fn wait_with_signals(&mut self, signals: &SigSet) -> io::Result<ExitStatus> {
+    /// As [`Running::wait`], but signals are left to threads of the caller that listen to them:
+    /// one that is blocked here could else be taken from those and passed on to a process inside
+    /// that does not listen yet.
+    ///
+    /// # Errors
+    /// Only when the kernel refuses to wait.
+    pub fn wait_only(mut self) -> Result<i32, Error> {
+        let status = self.child.wait().map_err(|source| Error::Wait { source })?;
+        self.status = Some(status);
+        Ok(exit_code(status))
+    }
+
+    /// A descriptor of the process of [`Running::id`], which stays that process's.
+    ///
+    /// # Errors
+    /// [`Error::Wait`] when the kernel gives none.
+    pub fn pidfd(&self) -> Result<OwnedFd, Error> {
+        self.open_pidfd().map_err(|source| Error::Wait { source })
+    }
+
+    fn open_pidfd(&self) -> io::Result<OwnedFd> {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or(io::ErrorKind::NotFound)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        forward::until_end(pidfd.as_fd(), signals)?;
+        Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    }
+
+    fn wait_with_signals(&mut self, signals: &SigSet) -> io::Result<ExitStatus> {
+        let pidfd = self.open_pidfd()?;
+        forward::until_end(pidfd.as_fd(), signals, || {})?;
         let status = self.child.wait()?;
         self.status = Some(status);
         Ok(status)

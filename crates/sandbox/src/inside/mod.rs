@@ -19,6 +19,8 @@ use std::os::fd::OwnedFd;
 pub use entry::enter;
 pub use launcher::{Launcher, Running};
 
+use crate::spec::Processes;
+
 /// The first argument of a program that is to call [`enter`] and continue inside.
 pub const ARGUMENT: &str = "__layercake-inside";
 
@@ -77,6 +79,8 @@ pub struct Inside {
     /// The descriptors given to [`Launcher::fd`], in order.
     pub fds: Vec<OwnedFd>,
     pub isolation: Isolation,
+    /// Whether there is a pid namespace; never with [`Isolation::Chroot`].
+    pub processes: Processes,
     /// User ids 0 to this (exclusive) exist; at most 4294967295.
     pub uids: u32,
     /// Group ids 0 to this (exclusive) exist.

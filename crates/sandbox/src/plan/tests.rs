@@ -16,6 +16,7 @@ fn spec() -> Spec {
         user: Credentials::default(),
         hostname: "step".to_owned(),
         network: Network::Host,
+        processes: Processes::Own,
         mounts: Vec::new(),
         privileges: Privileges::Default,
         shm_size: None,
@@ -56,6 +57,11 @@ fn names(spec: &Spec) -> Vec<String> {
         stdout: fd,
         stderr: fd,
         supervisor: None,
+        watch: (spec.processes == Processes::Host).then(|| watch::ForChild {
+            channel: fd,
+            scope: watch::scope(),
+        }),
+        network: None,
     };
     operations(spec, prepared)
         .unwrap()
@@ -106,6 +112,26 @@ fn a_step_in_order() {
         SessionKeyring, ProcessGroup, Signals, Seccomp, BoundingSet, Groups, Gid, Uid, \
         Capabilities, ParentDeathSignal, CloseDescriptors";
     assert_eq!(names(&spec()).join(", "), expected);
+}
+
+/// What stands in for a pid namespace is in place before the command has a say.
+#[test]
+fn without_a_pid_namespace_the_step_is_found_and_fenced() {
+    let mut spec = spec();
+    spec.processes = Processes::Host;
+    let names = names(&spec);
+    assert!(!names.contains(&"NewMount proc".to_owned()));
+    // While the host's /proc is in sight.
+    let told = position(&names, "TellNamespace");
+    assert!(position(&names, "MountNamespace") < told);
+    assert!(told < position(&names, "PivotRoot"));
+    let proc = position(&names, "MoveFromStage proc");
+    assert!(proc < position(&names, "ReadOnly proc/sys"));
+    assert_eq!(names.iter().filter(|name| *name == "Seccomp").count(), 2);
+    if watch::scope().is_some() {
+        // It needs CAP_SYS_ADMIN.
+        assert!(position(&names, "SignalScope") < position(&names, "Capabilities"));
+    }
 }
 
 #[test]
@@ -241,6 +267,7 @@ fn what_the_kernel_cannot_take_is_refused() {
             let kind = MountKind::Tmpfs {
                 size: None,
                 mode: 0,
+                read_only: false,
             };
             spec.mounts = vec![Mount {
                 target: "x".into(),

@@ -5,14 +5,17 @@
 //! x86-64 calls with a high bit set, do not exist as far as a step can see. No rule can look behind
 //! a pointer, so `clone3` answers `ENOSYS` and the C library falls back to `clone`, whose flags are
 //! in a register.
+//!
+//! In a plain root it also answers the calls that wait for the disk ([`Syncs::Ignored`]).
 
 mod denied;
+pub(crate) mod others;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::sys::BpfInstruction;
-use denied::{DENIED, NEWEST, NONE};
+use denied::{Call, DENIED, NEWEST, NONE, SYNCS};
 
 // Opcodes of include/uapi/linux/bpf_common.h that the filter uses.
 pub(crate) const LOAD: u16 = 0x20;
@@ -27,10 +30,13 @@ pub(crate) const NUMBER: u32 = 0;
 pub(crate) const ARCHITECTURE: u32 = 4;
 const ARGUMENT_0: u32 = 16;
 const ARGUMENT_1: u32 = 24;
+const ARGUMENT_2: u32 = 32;
 
 pub(crate) const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const NOT_PERMITTED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
 const NOT_IMPLEMENTED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+/// The call returns 0 without being made.
+const DONE: u32 = libc::SECCOMP_RET_ERRNO;
 
 /// `CLONE_NEW*` flags that Docker's profile denies to `clone`: all but the time namespace, whose
 /// bit `clone` uses for the exit signal.
@@ -45,16 +51,28 @@ const TERMINAL_REQUESTS: [u32; 2] = [0x5412 /* TIOCSTI */, 0x541c /* TIOCLINUX *
 /// `PER_LINUX`, `PER_LINUX32`, both with `UNAME26`, and the query.
 const PERSONALITIES: [u32; 5] = [0, 8, 0x20000, 0x20008, u32::MAX];
 
+/// What becomes of `fsync` and its like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syncs {
+    /// They are made. An overlay mounted `volatile` ignores them anyway.
+    Made,
+    /// They succeed at once. What a step leaves behind is kept or lost as a whole: its root is
+    /// removed when the machine goes down before its layer is in the store (docs/design/0006).
+    Ignored,
+}
+
 /// What is particular to one set of system call numbers.
 #[derive(Debug)]
 struct Abi {
     /// `AUDIT_ARCH_*`.
     architecture: u32,
-    /// Column of [`denied::Denied::numbers`].
+    /// Column of [`denied::Call::numbers`].
     column: usize,
     clone: u32,
     ioctl: u32,
+    msync: u32,
     personality: u32,
+    prlimit: u32,
     socket: u32,
     has_private_calls: bool,
 }
@@ -69,7 +87,9 @@ const X86_64: [Abi; 2] = [
         column: 0,
         clone: 56,
         ioctl: 16,
+        msync: 26,
         personality: 135,
+        prlimit: 302,
         socket: 41,
         has_private_calls: false,
     },
@@ -78,7 +98,9 @@ const X86_64: [Abi; 2] = [
         column: 1,
         clone: 120,
         ioctl: 54,
+        msync: 144,
         personality: 136,
+        prlimit: 340,
         socket: 359,
         has_private_calls: false,
     },
@@ -91,7 +113,9 @@ const AARCH64: [Abi; 2] = [
         column: 2,
         clone: 220,
         ioctl: 29,
+        msync: 227,
         personality: 92,
+        prlimit: 261,
         socket: 198,
         has_private_calls: false,
     },
@@ -100,7 +124,9 @@ const AARCH64: [Abi; 2] = [
         column: 3,
         clone: 120,
         ioctl: 54,
+        msync: 144,
         personality: 136,
+        prlimit: 369,
         socket: 281,
         has_private_calls: true,
     },
@@ -117,15 +143,15 @@ compile_error!("the seccomp filter has no table of system calls for this archite
 pub(crate) const NATIVE_ARCHITECTURE: u32 = ABIS[0].architecture;
 
 /// The filter for this machine, assembled on first use.
-pub(crate) fn filter() -> &'static [BpfInstruction] {
-    static FILTER: OnceLock<Vec<BpfInstruction>> = OnceLock::new();
-    FILTER.get_or_init(|| assemble(ABIS))
+pub(crate) fn filter(syncs: Syncs) -> &'static [BpfInstruction] {
+    static FILTERS: [OnceLock<Vec<BpfInstruction>>; 2] = [const { OnceLock::new() }; 2];
+    FILTERS[usize::from(syncs == Syncs::Ignored)].get_or_init(|| assemble(ABIS, syncs))
 }
 
-fn assemble(abis: &[Abi]) -> Vec<BpfInstruction> {
+fn assemble(abis: &[Abi], syncs: Syncs) -> Vec<BpfInstruction> {
     let mut program = vec![statement(LOAD, ARCHITECTURE)];
     for abi in abis {
-        let block = block(abi);
+        let block = block(abi, syncs);
         // Conditional jumps reach 255 instructions only, so the block is jumped over in two hops.
         program.push(branch(JUMP_EQUAL, abi.architecture, 1, 0));
         program.push(statement(JUMP, block.len() as u32));
@@ -148,20 +174,22 @@ pub(crate) enum Rule {
 /// The numbers are searched in a balanced tree, not one after the other: when a filter is
 /// installed the kernel interprets it once for every call it has, to find those that are always
 /// allowed, and that is most of what a filter costs (190 us for a chain, 20 us for this).
-fn block(abi: &Abi) -> Vec<BpfInstruction> {
+fn block(abi: &Abi, syncs: Syncs) -> Vec<BpfInstruction> {
     let mut block = vec![statement(LOAD, NUMBER)];
-    block.extend(search(&ranges(abi)));
+    block.extend(search(&ranges(abi, syncs)));
     block
 }
 
 /// The rules by ascending first number; each is valid up to the next.
-fn ranges(abi: &Abi) -> Vec<(u32, Rule)> {
-    let mut single: BTreeMap<u32, Rule> = DENIED
-        .iter()
-        .map(|call| call.numbers[abi.column])
-        .filter(|&number| number != NONE)
-        .map(|number| (number, Rule::Answer(NOT_PERMITTED)))
-        .collect();
+fn ranges(abi: &Abi, syncs: Syncs) -> Vec<(u32, Rule)> {
+    let mut single = answers(DENIED, abi, NOT_PERMITTED);
+    if syncs == Syncs::Ignored {
+        single.extend(answers(SYNCS, abi, DONE));
+        // Other flags are no wait: programs use them to ask whether an address is mapped.
+        let waits = [libc::MS_SYNC as u32];
+        let msync = inspect(ARGUMENT_2, JUMP_ANY_BIT, &waits, DONE, ALLOW);
+        single.insert(abi.msync, msync);
+    }
     single.insert(CLONE3, Rule::Answer(NOT_IMPLEMENTED));
     single.insert(
         abi.ioctl,
@@ -211,6 +239,15 @@ fn ranges(abi: &Abi) -> Vec<(u32, Rule)> {
         }
     }
     ranges
+}
+
+fn answers(calls: &[Call], abi: &Abi, answer: u32) -> BTreeMap<u32, Rule> {
+    calls
+        .iter()
+        .map(|call| call.numbers[abi.column])
+        .filter(|&number| number != NONE)
+        .map(|number| (number, Rule::Answer(answer)))
+        .collect()
 }
 
 /// A binary search over the ranges, with the number in the accumulator.
@@ -267,7 +304,12 @@ mod tests {
     use super::*;
 
     /// Interprets the program as the kernel would.
-    fn verdict(program: &[BpfInstruction], number: u32, architecture: u32, args: [u64; 2]) -> u32 {
+    pub(super) fn verdict<const N: usize>(
+        program: &[BpfInstruction],
+        number: u32,
+        architecture: u32,
+        args: [u64; N],
+    ) -> u32 {
         let mut accumulator = 0_u32;
         let mut at = 0_usize;
         loop {
@@ -281,6 +323,8 @@ mod tests {
                         ARCHITECTURE => architecture,
                         ARGUMENT_0 => args[0] as u32,
                         ARGUMENT_1 => args[1] as u32,
+                        ARGUMENT_2 => args[2] as u32,
+                        other if other == ARGUMENT_2 + 4 => (args[2] >> 32) as u32,
                         other => panic!("load from {other}"),
                     }
                 }
@@ -347,7 +391,7 @@ mod tests {
             ),
             ("another machine", 0, 0xc000_00b7, [0, 0], NOT_IMPLEMENTED),
         ];
-        let program = assemble(&X86_64);
+        let program = assemble(&X86_64, Syncs::Made);
         for (name, number, architecture, args, expected) in cases {
             assert_eq!(
                 verdict(&program, *number, *architecture, *args),
@@ -359,7 +403,7 @@ mod tests {
 
     #[test]
     fn arm_block_keeps_the_private_calls() {
-        let program = assemble(&AARCH64);
+        let program = assemble(&AARCH64, Syncs::Made);
         assert_eq!(verdict(&program, 0x000f_0002, 0x4000_0028, [0, 0]), ALLOW);
         assert_eq!(verdict(&program, 470, 0x4000_0028, [0, 0]), NOT_IMPLEMENTED);
         assert_eq!(verdict(&program, 40, 0xc000_00b7, [0, 0]), NOT_PERMITTED);
@@ -369,11 +413,36 @@ mod tests {
         );
     }
 
+    #[test]
+    fn calls_that_wait_for_the_disk_are_answered_where_they_are_ignored() {
+        let x86_64 = 0xc000_003e;
+        let cases = [
+            ("fsync", 74, [3, 0, 0], DONE),
+            ("fdatasync", 75, [3, 0, 0], DONE),
+            ("sync", 162, [0; 3], DONE),
+            ("syncfs", 306, [3, 0, 0], DONE),
+            ("sync_file_range", 277, [3, 0, 0], DONE),
+            ("msync MS_SYNC", 26, [0x1000, 0x1000, 4], DONE),
+            ("msync MS_ASYNC", 26, [0x1000, 0x1000, 1], ALLOW),
+            ("truncate", 76, [0; 3], ALLOW),
+            ("mount", 165, [0; 3], NOT_PERMITTED),
+        ];
+        let (made, ignored) = (
+            assemble(&X86_64, Syncs::Made),
+            assemble(&X86_64, Syncs::Ignored),
+        );
+        for (name, number, args, expected) in cases {
+            assert_eq!(verdict(&ignored, number, x86_64, args), expected, "{name}");
+            let expected = if expected == DONE { ALLOW } else { expected };
+            assert_eq!(verdict(&made, number, x86_64, args), expected, "{name}");
+        }
+    }
+
     /// The search tree answers as the table says, for every number.
     #[test]
     fn every_number_has_the_verdict_of_the_table() {
         for abis in [&X86_64, &AARCH64] {
-            let program = assemble(abis);
+            let program = assemble(abis, Syncs::Made);
             for abi in abis {
                 let inspected = [abi.ioctl, abi.clone, abi.socket, abi.personality];
                 for number in (0..=NEWEST + 100).filter(|number| !inspected.contains(number)) {
@@ -394,7 +463,7 @@ mod tests {
     #[test]
     fn kernel_takes_the_program_length() {
         for abis in [&X86_64, &AARCH64] {
-            assert!(assemble(abis).len() <= libc::BPF_MAXINSNS as usize);
+            assert!(assemble(abis, Syncs::Ignored).len() <= libc::BPF_MAXINSNS as usize);
         }
     }
 
@@ -417,9 +486,15 @@ mod tests {
             ("umount2", libc::SYS_umount2),
             ("unshare", libc::SYS_unshare),
             ("userfaultfd", libc::SYS_userfaultfd),
+            ("fsync", libc::SYS_fsync),
+            ("fdatasync", libc::SYS_fdatasync),
+            ("sync", libc::SYS_sync),
+            ("sync_file_range", libc::SYS_sync_file_range),
+            ("syncfs", libc::SYS_syncfs),
         ];
+        assert_eq!(i64::from(ABIS[0].msync), libc::SYS_msync);
         for (name, number) in expected {
-            let call = DENIED.iter().find(|call| call.name == name);
+            let call = DENIED.iter().chain(SYNCS).find(|call| call.name == name);
             let numbers = call.map(|call| call.numbers[ABIS[0].column]);
             assert_eq!(numbers, Some(number as u32), "{name}");
         }

@@ -12,6 +12,7 @@
 #[path = "../namespaces/fixture.rs"]
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod fixture;
+mod programs;
 mod step;
 mod tests;
 
@@ -19,6 +20,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use layercake_sandbox::inside::{self, Isolation};
+use layercake_sandbox::spec::Processes;
 
 /// A test by name; it fails by panicking.
 pub type Test = (&'static str, fn());
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     };
     let argument = std::env::args().nth(1).unwrap_or_default();
     if let Some(inside) = inside {
+        fixture::set_processes(inside.processes);
         let filter = inside.args.first().and_then(|arg| arg.to_str());
         return run_all(filter.unwrap_or(""));
     }
@@ -40,27 +43,34 @@ fn main() -> ExitCode {
         return step::main();
     }
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
-    let launcher = inside::Launcher::new([filter.unwrap_or_default()]);
-    match launcher.isolation(Some(Isolation::SingleId)).run() {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(code) => {
-            println!("inside: exit code {code}");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            println!(
-                "skipped: this machine cannot run steps: {error}: {:?}",
-                error.remedy()
-            );
-            ExitCode::from(u8::from(std::env::var_os("LAYERCAKE_REQUIRE").is_some()))
+    for processes in [Processes::Own, Processes::Host] {
+        println!("processes {}:", processes.name());
+        let launcher = inside::Launcher::new([filter.clone().unwrap_or_default()]);
+        let launcher = launcher.isolation(Some(Isolation::SingleId));
+        match launcher.processes(processes).run() {
+            Ok(0) => {}
+            Ok(code) => {
+                println!("inside: exit code {code}");
+                return ExitCode::FAILURE;
+            }
+            Err(error) => {
+                println!(
+                    "skipped: this machine cannot run steps: {error}: {:?}",
+                    error.remedy()
+                );
+                let is_required = std::env::var_os("LAYERCAKE_REQUIRE").is_some();
+                return ExitCode::from(u8::from(is_required));
+            }
         }
     }
+    ExitCode::SUCCESS
 }
 
 fn run_all(filter: &str) -> ExitCode {
     let mut failed = Vec::new();
     for (name, test) in tests::TESTS
         .iter()
+        .chain(programs::TESTS)
         .filter(|(name, _)| name.contains(filter))
     {
         let ok = catch_unwind(test).is_ok();

@@ -1,5 +1,9 @@
 //! This program as a command of a step, for what no applet of busybox does: `PROGRAM --step WHAT`.
 
+mod acl;
+mod paths;
+mod raw;
+
 use std::process::ExitCode;
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
@@ -16,6 +20,15 @@ pub fn main() -> ExitCode {
         "create" => create(),
         "groups" => groups(),
         "peer" => peer(),
+        "names" => paths::own_names(),
+        "streams" => paths::standard_streams(),
+        "path-descriptors" => paths::path_descriptors(),
+        "acl" => acl::lists(),
+        "acl-others" => acl::others(),
+        "acl-stranger" => acl::stranger(),
+        "ids" => raw::ids(),
+        "vfork" => raw::vfork(),
+        "threads" => raw::threads(),
         "benchmark" => benchmark(),
         other => panic!("{other}"),
     }

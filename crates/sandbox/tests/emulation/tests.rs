@@ -88,18 +88,18 @@ fn emulated(mut fixture: Fixture) -> Fixture {
     fixture
 }
 
-fn sh(script: &str) -> Fixture {
+pub fn sh(script: &str) -> Fixture {
     emulated(Fixture::sh(script))
 }
 
 /// A step that runs this program, which lies at /step.
-fn this(what: &str) -> Fixture {
+pub fn this(what: &str) -> Fixture {
     let mut fixture = emulated(Fixture::new(&["/step", step::ARGUMENT, what]));
     add_program(&mut fixture, "step", 0o755);
     fixture
 }
 
-fn add_program(fixture: &mut Fixture, name: &str, mode: u32) {
+pub fn add_program(fixture: &mut Fixture, name: &str, mode: u32) {
     let layer = fixture.directory("program");
     let target = layer.join(name);
     std::fs::copy("/proc/self/exe", &target).unwrap();
@@ -107,7 +107,7 @@ fn add_program(fixture: &mut Fixture, name: &str, mode: u32) {
     fixture.add_lower(layer);
 }
 
-fn kept(path: &Path) -> Option<Owner> {
+pub fn kept(path: &Path) -> Option<Owner> {
     let mut value = [0_u8; 32];
     let length = rustix::fs::lgetxattr(path, ATTRIBUTE, &mut value).ok()?;
     decode(&value[..length])
@@ -299,6 +299,20 @@ fn many_processes() {
 }
 
 /// The supervisor sees more processes than the step does; no name of a file may lead there.
+/// Names for the root of this process, which the supervisor is a thread of, as a step has them that
+/// sees it.
+fn links_to_this_process() -> Vec<String> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let mut names: Vec<String> = threads
+        .map(|thread| format!("/proc/{}/root", thread.file_name().to_str().unwrap()))
+        .collect();
+    let own = std::process::id();
+    names.push(format!("/proc/{own}/cwd/../../../../../.."));
+    names.push(format!("/proc/{own}/task/{own}/root"));
+    names.push(format!("/proc/self/../{own}/root"));
+    names
+}
+
 fn host_files_are_out_of_reach() {
     let host = crate::fixture::temporary();
     let file = host.path().join("file");
@@ -313,11 +327,16 @@ fn host_files_are_out_of_reach() {
         "/proc/self/cwd/../../../../..",
         "/proc/self/root/../../../../..",
     ];
-    for prefix in prefixes {
+    let prefixes = prefixes.into_iter().map(str::to_owned);
+    for prefix in prefixes.chain(links_to_this_process()) {
         let path = format!("{prefix}{}", host.path().display());
         let script = format!(
             "chown 5 {path}/file; stat -c %u {path}/file; echo > {path}/new; mkdir {path}/dir; \
-             ln -s x {path}/link; mkfifo {path}/fifo; cd /proc/self && chown 5 ../1/root/{path}/file"
+             ln -s x {path}/link; mkfifo {path}/fifo; cd /proc/self && chown 5 ../1/root/{path}/file; \
+             ln -s {path}/file /tmp/l; chown 5 /tmp/l; ln -s {path}/new /tmp/n; echo > /tmp/n; \
+             ln -s {path} /tmp/d; mkdir /tmp/d/dir; echo > /tmp/d/new; chown 5 /tmp/d/file; \
+             exec 3< /proc; cd /dev/fd/3 && chown 5 .{path}/file ./{path}/file; echo > ./{path}/new; \
+             chown 5 /dev/fd/3{path}/file /dev/fd/3/../{path}/file; cd / && chown 5 ./{path}/file"
         );
         for user in [0, 1000] {
             let ran = sh(&script).user(user, user, &[]).run();

@@ -5,11 +5,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use layercake_sandbox::spec::{
-    Credentials, Mount, MountKind, Network, Outcome, Privileges, Root, Spec, Status, Stream,
+    Credentials, Mount, MountKind, Network, Outcome, Privileges, Processes, Root, Spec, Status,
+    Stream,
 };
 use layercake_sandbox::{Cancel, Error, run};
 
@@ -22,6 +23,20 @@ pub fn set_ids(count: u32) {
 
 pub fn ids() -> u32 {
     IDS.load(Ordering::Relaxed)
+}
+
+static SHARES_PROCESSES: AtomicBool = AtomicBool::new(false);
+
+/// How this process was entered, and so how steps are to be run.
+pub fn set_processes(processes: Processes) {
+    SHARES_PROCESSES.store(processes == Processes::Host, Ordering::Relaxed);
+}
+
+pub fn processes() -> Processes {
+    match SHARES_PROCESSES.load(Ordering::Relaxed) {
+        true => Processes::Host,
+        false => Processes::Own,
+    }
 }
 
 /// Where a statically linked busybox is.
@@ -138,6 +153,7 @@ impl Fixture {
             user: Credentials::default(),
             hostname: "step".to_owned(),
             network: Network::Host,
+            processes: processes(),
             mounts: Vec::new(),
             privileges: Privileges::Default,
             shm_size: None,

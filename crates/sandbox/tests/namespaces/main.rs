@@ -14,12 +14,14 @@
 mod fixture;
 mod mounts;
 mod outside;
+mod processes;
 mod steps;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 use layercake_sandbox::inside;
+use layercake_sandbox::spec::Processes;
 
 /// A test by name; it fails by panicking.
 type Test = (&'static str, fn());
@@ -41,7 +43,8 @@ fn main() -> ExitCode {
                     .and_then(|arg| arg.to_str())
                     .unwrap_or("");
                 fixture::set_ids(inside.uids);
-                let tests = [steps::TESTS, mounts::TESTS].concat();
+                fixture::set_processes(inside.processes);
+                let tests = [steps::TESTS, mounts::TESTS, processes::TESTS].concat();
                 ExitCode::from(u8::from(!run_all(&tests, filter)))
             }
             _ => outside::role(inside),
@@ -51,8 +54,11 @@ fn main() -> ExitCode {
             println!("{}", rustix::process::geteuid().as_raw());
             ExitCode::SUCCESS
         }
-        None if std::env::args().nth(1).as_deref() == Some(outside::OUTER) => outside::outer(),
-        None => run_outside(),
+        None => match std::env::args().nth(1).as_deref() {
+            Some(outside::OUTER) => outside::outer(),
+            Some("--limit") => processes::limit(),
+            _ => run_outside(),
+        },
     }
 }
 
@@ -69,15 +75,19 @@ fn run_outside() -> ExitCode {
         return ExitCode::from(u8::from(std::env::var_os("LAYERCAKE_REQUIRE").is_some()));
     }
     let mut ok = run_all(outside::TESTS, &filter);
-    match inside::Launcher::new(["--tests", &filter]).run() {
-        Ok(0) => {}
-        Ok(code) => {
-            println!("inside: exit code {code}");
-            ok = false;
-        }
-        Err(error) => {
-            println!("inside: {error}");
-            ok = false;
+    for processes in [Processes::Own, Processes::Host] {
+        println!("inside, processes {}:", processes.name());
+        let launcher = inside::Launcher::new(["--tests", &filter]);
+        match launcher.processes(processes).run() {
+            Ok(0) => {}
+            Ok(code) => {
+                println!("inside: exit code {code}");
+                ok = false;
+            }
+            Err(error) => {
+                println!("inside: {error}");
+                ok = false;
+            }
         }
     }
     ExitCode::from(u8::from(!ok))

@@ -247,6 +247,7 @@ fn stubs_leave_nothing() {
     let tmpfs = || MountKind::Tmpfs {
         size: None,
         mode: 0o1777,
+        read_only: false,
     };
     let fixture = fixture
         .mount("/new/mount/point", bind(&source, true))
@@ -261,6 +262,7 @@ fn stub_that_was_used_stays() {
     let tmpfs = MountKind::Tmpfs {
         size: None,
         mode: 0o755,
+        read_only: false,
     };
     let fixture = Fixture::sh("echo x > /made/other; echo y > /made/for/mount/vanishes");
     let fixture = fixture.mount("/made/for/mount", tmpfs);
@@ -306,6 +308,7 @@ fn parent_changed_by_the_command_stays() {
     let tmpfs = || MountKind::Tmpfs {
         size: None,
         mode: 0o755,
+        read_only: false,
     };
     let fixture = Fixture::sh("chmod 700 /opt; touch -d @77 /home").mount("/opt/a/b", tmpfs());
     let fixture = fixture.mount("/home/x", tmpfs());
@@ -324,6 +327,7 @@ fn stubs_in_a_writable_bind_stay() {
     let tmpfs = || MountKind::Tmpfs {
         size: None,
         mode: 0o755,
+        read_only: false,
     };
     let fixture = Fixture::sh("echo x > /cache/kept; echo x > /cache/a/b/vanishes");
     let source = fixture.directory("source");
@@ -340,6 +344,7 @@ fn stubs_go_when_the_command_fails_to_start() {
     let tmpfs = || MountKind::Tmpfs {
         size: None,
         mode: 0o755,
+        read_only: false,
     };
     let fixture = Fixture::new(&["no-such-command"]).mount("/opt/new", tmpfs());
     assert!(matches!(
@@ -388,6 +393,7 @@ fn target_that_is_the_root() {
     let tmpfs = MountKind::Tmpfs {
         size: None,
         mode: 0o755,
+        read_only: false,
     };
     let fixture = Fixture::sh("true").mount("/link/..", tmpfs);
     assert!(matches!(fixture.try_run(), Err(Error::TargetIsRoot { .. })));
@@ -399,6 +405,7 @@ fn nested_target_in_a_read_only_mount() {
     let tmpfs = MountKind::Tmpfs {
         size: None,
         mode: 0o755,
+        read_only: false,
     };
     let fixture = fixture
         .mount("/src", bind(&source, true))
@@ -421,6 +428,7 @@ fn tmpfs() {
     let kind = MountKind::Tmpfs {
         size: Some(1 << 20),
         mode: 0o1777,
+        read_only: false,
     };
     let fixture = Fixture::sh(script).mount("/opt/full", kind);
     assert_eq!(fixture.output(), "0\n1777\n1048576\n");

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use layercake_sandbox::Error;
-use layercake_sandbox::spec::{Network, Privileges, Resource, Status};
+use layercake_sandbox::spec::{Network, Privileges, Processes, Resource, Status};
 
 use crate::Test;
-use crate::fixture::{Fixture, chain, ids, set_mode};
+use crate::fixture::{Fixture, chain, ids, processes, set_mode};
 
 pub const TESTS: &[Test] = &[
     ("exit_status", exit_status),
@@ -135,6 +135,10 @@ fn command_is_process_1() {
     let script = "echo $$; tr '\\0' ' ' < /proc/1/cmdline; ls -d /proc/[0-9]* | wc -l";
     let output = Fixture::sh(script).output();
     let lines: Vec<&str> = output.lines().collect();
+    if processes() == Processes::Host {
+        assert_ne!(lines[0], "1");
+        return;
+    }
     assert_eq!(lines[0], "1");
     assert!(lines[1].starts_with("sh -c "), "{output}");
 }
@@ -241,6 +245,9 @@ fn seccomp() {
 }
 
 fn insecure() {
+    if processes() == Processes::Host {
+        return insecure_without_a_pid_namespace();
+    }
     let script = "mount -t tmpfs none /tmp && echo mounted; grep '^Seccomp:' /proc/self/status; \
                   grep CapEff /proc/self/status";
     let mut fixture = Fixture::sh(script);
@@ -253,6 +260,14 @@ fn insecure() {
     assert!(!output.contains(DOCKER), "{output}");
 }
 
+/// Its processes could get away.
+fn insecure_without_a_pid_namespace() {
+    let mut fixture = Fixture::sh("true");
+    fixture.spec.privileges = Privileges::Insecure;
+    let error = fixture.try_run().err().unwrap();
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
+}
+
 fn signals_are_default() {
     let output = Fixture::new(&["grep", "^Sig[BI]", "/proc/self/status"]).output();
     assert_eq!(output, format!("SigBlk:\t{NONE}\nSigIgn:\t{NONE}\n"));
@@ -260,8 +275,10 @@ fn signals_are_default() {
 
 fn umask_and_process_group() {
     // The fields of /proc/PID/stat: process group, and the number of the terminal.
-    let output = Fixture::sh("umask; cut -d' ' -f5,7 /proc/self/stat; cat /dev/tty").run();
-    assert_eq!(output.out, "0022\n1 0\n");
+    let script = "umask; test $(cut -d' ' -f5 /proc/self/stat) = $$ && echo own; \
+                  cut -d' ' -f7 /proc/self/stat; cat /dev/tty";
+    let output = Fixture::sh(script).run();
+    assert_eq!(output.out, "0022\nown\n0\n");
     assert!(output.err.contains("No such device"), "{}", output.err);
 }
 

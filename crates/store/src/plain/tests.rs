@@ -27,7 +27,8 @@ impl Root {
     }
 
     fn changes(&self, before: &Snapshot) -> Vec<(String, &'static str)> {
-        let items = before.changes(&self.path(""), Owners::Inode, None).unwrap();
+        let changes = before.changes(&self.path(""), Owners::Inode, None).unwrap();
+        let items = changes.items;
         let kind = |item: &Item| match item.entry.kind {
             Kind::Whiteout => "gone",
             Kind::Directory { .. } => "directory",
@@ -114,6 +115,30 @@ fn l11_names_of_one_file_are_separated_before_a_step() {
 }
 
 #[test]
+fn l11_names_of_one_symlink_or_pipe_are_separated_before_a_step() {
+    let root = Root::new();
+    root.write("d/a", "1");
+    std::os::unix::fs::symlink("target", root.path("s")).unwrap();
+    std::fs::hard_link(root.path("s"), root.path("t")).unwrap();
+    let mode = Mode::from_raw_mode(0o620);
+    rustix::fs::mknodat(CWD, root.path("p"), FileType::Fifo, mode, 0).unwrap();
+    rustix::fs::chmod(root.path("p"), mode).unwrap();
+    std::fs::hard_link(root.path("p"), root.path("q")).unwrap();
+    let old = stat(&root.path("s")).unwrap();
+    root.snapshot();
+    for (one, other) in [("s", "t"), ("p", "q")] {
+        let [one, other] = [one, other].map(|name| stat(&root.path(name)).unwrap());
+        assert_ne!(one.st_ino, other.st_ino);
+        assert_eq!(one.st_mode, other.st_mode);
+        assert_eq!(Print::of(&one).modified, Print::of(&other).modified);
+    }
+    let target = std::fs::read_link(root.path("t")).unwrap();
+    assert_eq!(target.to_str(), Some("target"));
+    let new = stat(&root.path("t")).unwrap();
+    assert_eq!(Print::of(&new).modified, Print::of(&old).modified);
+}
+
+#[test]
 fn l13_sockets_do_not_reach_the_next_step() {
     let root = Root::new();
     root.write("run/x", "1");
@@ -127,6 +152,22 @@ fn l13_sockets_do_not_reach_the_next_step() {
         root.path("run").metadata().unwrap().modified().unwrap(),
         time
     );
+}
+
+#[test]
+fn l13_a_socket_in_the_place_of_a_file_is_told() {
+    let root = Root::new();
+    root.write("a", "1");
+    let before = root.snapshot();
+    let is_whole = || {
+        let changes = before.changes(&root.path(""), Owners::Inode, None);
+        changes.unwrap().is_whole
+    };
+    let _one = std::os::unix::net::UnixListener::bind(root.path("b")).unwrap();
+    assert!(is_whole());
+    std::fs::remove_file(root.path("a")).unwrap();
+    let _other = std::os::unix::net::UnixListener::bind(root.path("a")).unwrap();
+    assert!(!is_whole());
 }
 
 fn entry(path: &str, kind: Kind, mtime: i64) -> Entry {
@@ -178,9 +219,7 @@ fn a_layer_on_top_gives_the_merged_tree() {
     let writer =
         |root: &Root| DirWriter::new(open_directory(&root.path("")).unwrap(), Owners::Inode);
 
-    let mut at_once = writer(&whole);
-    write_tree(&merged, b"", &mut at_once, &open).unwrap();
-    at_once.finish().unwrap();
+    write_whole_tree(&merged, &|| Ok(writer(&whole)), &open).unwrap();
     let mut first = writer(&stacked);
     write_tree(&below, b"", &mut first, &open).unwrap();
     first.finish().unwrap();

@@ -38,6 +38,9 @@ pub enum ArchiveError {
     /// A member would go through something that is no directory in the destination (rule D06).
     #[error("member {member} leads through /{through}, which is not a directory")]
     Parent { member: String, through: String },
+    /// Neither in the archive before it nor in the destination.
+    #[error("member {member} is a hard link to {target}, which is not there")]
+    LinkTarget { member: String, target: String },
 }
 
 /// An archive at its beginning.

@@ -218,13 +218,20 @@ fn d06_members_stay_below_the_destination() {
             "o/l 0:0 @0 -> d",
         ]
     );
-    for (archive, before) in [("l/f", "o/; o/l -> /out; out/"), ("l/f", "o/; o/l = file")] {
+    // Nothing is made where a symlink leads to nothing.
+    for (archive, before) in [
+        ("l/f", "o/; o/l -> /out; out/"),
+        ("l/f", "o/; o/l = file"),
+        ("l -> no/where; l/f", ""),
+        ("l -> no; l/d/f", ""),
+        ("l/f/g", "o/; o/l -> gone"),
+    ] {
         let error = add("x /o", &[("x", &tar(archive))], before).unwrap_err();
         let CopyError::Archive { name, source } = error else {
             panic!("{error}")
         };
         assert_eq!(name, "x");
-        assert!(source.to_string().contains("member l/f"), "{source}");
+        assert!(source.to_string().contains("member l/"), "{source}");
     }
 }
 
@@ -280,7 +287,7 @@ fn d08_names_that_mean_removal_are_left_out() {
 
 #[test]
 fn d04_hard_links() {
-    let archive = "f 600 1:1 @2 = x; b/; b/l => f; a => b/l";
+    let archive = "f 600 1:1 @2 = x; b/; b/l 600 1:1 @2 => f; a 600 1:1 @2 => b/l";
     assert_eq!(
         added(archive, "o/"),
         [
@@ -291,8 +298,87 @@ fn d04_hard_links() {
             "o/f 600 1:1 @2 => o/a",
         ]
     );
-    let error = add("x /o", &[("x", &tar("l => nowhere"))], "").unwrap_err();
+    for archive in [
+        "l => nowhere",
+        "l => l",
+        "f = x; f => f",
+        "d/; l => d",
+        "l => f; f = x",
+    ] {
+        let error = add("x /o", &[("x", &tar(archive))], "").unwrap_err();
+        assert!(
+            matches!(error, CopyError::Archive { .. }),
+            "{archive}: {error}"
+        );
+    }
+}
+
+#[test]
+fn d04_hard_links_to_files_of_the_image() {
+    // What the archive says of the link is said of the file.
+    assert_eq!(
+        added("h 600 3:4 @5 => t", "o/; o/t 644 1:2 @1 = base; o/other"),
+        [
+            "o/ 755 0:0 @0",
+            "o/h 600 3:4 @5 = base",
+            "o/t 600 3:4 @5 => o/h",
+        ]
+    );
+    // Through symlinks, which end at the directory unpacked to.
+    assert_eq!(
+        added("z 644 @1 => l/t", "o/; o/d/; o/d/t @1 = x; o/l -> /d"),
+        [
+            "o/ 755 0:0 @0",
+            "o/d/ 755 0:0 @0",
+            "o/d/t 644 0:0 @1 = x",
+            "o/z 644 0:0 @1 => o/d/t",
+        ]
+    );
+    assert_eq!(
+        added("z => l", "o/; o/l 3:3 @1 -> gone"),
+        [
+            "o/ 755 0:0 @0",
+            "o/l 0:0 @1 -> gone",
+            "o/z 777 0:0 @1 => o/l"
+        ]
+    );
+    // Its own directory would be gone before it is made.
+    let error = add("x /o", &[("x", &tar("d => d/t"))], "o/; o/d/; o/d/t").unwrap_err();
     assert!(matches!(error, CopyError::Archive { .. }), "{error}");
+}
+
+#[test]
+fn d04_the_last_name_says_what_a_file_is_like() {
+    assert_eq!(
+        added(
+            "f 600 1:1 @2 = x; g 640 3:3 @4 => f; h 700 5:5 @6 => g",
+            "o/"
+        ),
+        [
+            "o/ 755 0:0 @0",
+            "o/f 700 5:5 @6 = x",
+            "o/g 700 5:5 @6 => o/f",
+            "o/h 700 5:5 @6 => o/f",
+        ]
+    );
+}
+
+#[test]
+fn d04_files_with_holes() {
+    for name in ["gnu", "pax-1.0"] {
+        let archive = recorded(&format!("../tar/sparse-{name}.tar.gz"));
+        let planned = add("x /o", &[("x", &archive)], "").unwrap();
+        assert_layer(&planned.items);
+        let sizes: Vec<u64> = planned
+            .items
+            .iter()
+            .filter_map(|item| match item.entry.kind {
+                Kind::File { size, .. } => Some(size),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(sizes, [6, 100_000, 2_457_605], "{name}");
+    }
 }
 
 #[test]
@@ -324,6 +410,7 @@ fn d22_decompression_is_bounded() {
         };
         let means = Means {
             temp: &super::support::Temp,
+            below: &to,
             limits,
         };
         plan_copy(&op, &selection, &to.view, &users, means)

@@ -297,6 +297,7 @@ fn plan(op: &op::Copy, tree: &dyn Tree, stage: &Stage) -> Result<Vec<Item>, Stri
     let sources = vec![Source::Tree(tree); op.sources.len()];
     let means = Means {
         temp: &Temp,
+        below: &stage.stack,
         limits: Limits::default(),
     };
     let users = ImageUsers::new(&stage.stack.view, &stage.stack);

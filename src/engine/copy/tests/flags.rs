@@ -79,11 +79,11 @@ fn o05_o09_chown_owns_all_that_is_made() {
 }
 
 #[test]
-fn o02_unknown_names_are_root() {
-    let got = run("f /x", |op| op.chown = Some("nosuch".into()), USERS).unwrap();
-    assert_eq!(got, ["x 600 0:0 @1 = F"]);
-    let got = run("f /x", |op| op.chown = Some("20:nosuch".into()), USERS).unwrap();
-    assert_eq!(got, ["x 600 20:20 @1 = F"]);
+fn o02_unknown_names_are_refused() {
+    for spec in ["nosuch", "20:nosuch"] {
+        let refused = run("f /x", |op| op.chown = Some(spec.into()), USERS);
+        assert!(refused.unwrap_err().contains("nosuch"), "{spec}");
+    }
 }
 
 #[test]
@@ -219,6 +219,33 @@ fn c32_c33_parents() {
 }
 
 #[test]
+fn c32_parents_of_a_whole_directory_select_nothing() {
+    let parents = |line: &str| run(line, |op| op.parents = true, "");
+    for line in [". /x/", "/ /x/", "d/./ /x", "d/./. /x"] {
+        let error = parents(line).unwrap_err();
+        assert!(error.contains("selects nothing"), "{line}: {error}");
+    }
+    assert_eq!(parents("d*/./. /x").unwrap(), ["x/ 755 0:0 @2"]);
+}
+
+#[test]
+fn c32_what_parents_requires_may_not_be_excluded() {
+    let parents = |line: &str, exclude: &[&str]| {
+        let exclude = exclude.iter().map(|s| (*s).to_owned()).collect();
+        let change = |op: &mut op::Copy| (op.parents, op.exclude) = (true, exclude);
+        run(line, change, "")
+    };
+    for exclude in [&["d/s"][..], &["**"], &["d"]] {
+        let error = parents("d/s /x/", exclude).unwrap_err();
+        assert!(error.contains("not found"), "{exclude:?}: {error}");
+    }
+    let kept = parents("d/s /x/", &["d/s", "!d/s/x.md"]).unwrap();
+    assert_eq!(kept.last().unwrap(), "x/d/s/x.md 644 0:0 @5 = X");
+    assert!(parents("d/s /x/", &["d/s/*"]).is_ok());
+    assert!(parents("d/s* /x/", &["d/s"]).is_ok());
+}
+
+#[test]
 fn c33_parents_that_exist_take_only_the_mode() {
     let parents = |op: &mut op::Copy| op.parents = true;
     assert_eq!(
@@ -293,6 +320,7 @@ fn plan_one(op: &op::Copy, source: Source<'_>, to: &Stack) -> Vec<String> {
     let selection = select(op, &sources).unwrap();
     let means = Means {
         temp: &Temp,
+        below: to,
         limits: Limits::default(),
     };
     let users = ImageUsers::new(&to.view, to);

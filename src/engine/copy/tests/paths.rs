@@ -118,6 +118,41 @@ fn c05_c06_c07_directories() {
 }
 
 #[test]
+fn c08_made_directories_inherit_a_set_group_id_bit() {
+    check(&[
+        (
+            "a.txt /s/n/m/",
+            "s/ 2775 1:50 @5",
+            &[
+                "s/ 2775 1:50 @5",
+                "s/n/ 2755 0:50 @9",
+                "s/n/m/ 2755 0:50 @9",
+                "s/n/m/a.txt 640 5:6 @1 = A",
+            ],
+        ),
+        (
+            "a.txt /s/o/n/",
+            "s/ 2775 1:50 @5; s/o/ 755 1:1 @6",
+            &[
+                "s/ 2775 1:50 @5",
+                "s/o/ 755 1:1 @6",
+                "s/o/n/ 755 0:0 @9",
+                "s/o/n/a.txt 640 5:6 @1 = A",
+            ],
+        ),
+        (
+            "e /s/e",
+            "s/ 2775 1:50 @5",
+            &[
+                "s/ 2775 1:50 @5",
+                "s/e/ 2755 0:50 @3",
+                "s/e/f 644 0:0 @8 = E",
+            ],
+        ),
+    ]);
+}
+
+#[test]
 fn c09_owners_are_kept_from_stages_only() {
     let mut op = copy_op("a.txt /x");
     op.keep_owner = false;
@@ -316,10 +351,10 @@ fn c24_files_and_directories_do_not_replace_each_other() {
 }
 
 #[test]
-fn c25_several_files_need_a_directory() {
-    check_errors(&[
-        ("a.txt b.txt /x", "", "several files for /x"),
-        ("*.txt /x", "", "several files for /x"),
+fn c25_of_several_files_for_one_name_the_last_stays() {
+    check(&[
+        ("a.txt b.txt /x", "", &["x 644 0:0 @2 = B"]),
+        ("*.txt /x", "x = old", &["x 644 0:0 @2 = B"]),
     ]);
     check(&[(
         "e a.txt /x",

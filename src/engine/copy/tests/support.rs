@@ -80,7 +80,8 @@ pub(crate) fn assert_layer(items: &[Item]) {
         }
         if let Kind::HardLink { target } = &entry.kind {
             let file = index.get(target).expect("the file of a hard link");
-            assert!(matches!(file.kind, Kind::File { .. }), "{entry:?}");
+            let is_file = matches!(file.kind, Kind::File { .. } | Kind::Symlink { .. });
+            assert!(is_file, "{entry:?}");
             assert!(
                 store::tree::compare_paths(target, &entry.path).is_lt(),
                 "{entry:?}"
@@ -243,6 +244,7 @@ pub(crate) fn plan(op: &op::Copy, from: &dyn Tree, to: &Stack) -> Result<Planned
     let selection = select(op, &sources)?;
     let means = Means {
         temp: &Temp,
+        below: to,
         limits: Limits::default(),
     };
     let planned = plan_copy(

@@ -3,7 +3,9 @@
 use graph::op;
 
 use super::support::{Stack, assert_layer, show, stack};
-use crate::engine::copy::{Identity, ImageUsers, Owner, Ownership, UserLookup, plan_workdir};
+use crate::engine::copy::{
+    Identity, ImageUsers, Owner, Ownership, Unknown, UserLookup, plan_workdir,
+};
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# comment:x:5:5::/:\n\n\
     app:x:1000:1001:App:/home/app:/bin/sh\nodd line\nbare:x:7:8\n12:x:34:56::/digits:\n\
@@ -47,13 +49,18 @@ fn o01_owners() {
         ("root", 0, 0),
         ("root:root", 0, 0),
         (":7", 0, 7),
-        ("app:", 1000, 1001),
-        ("4321:", 4321, 4321),
+        ("app:", 1000, 0),
+        ("4321:", 4321, 0),
+        ("+4321", 4321, 4321),
         ("bare", 7, 8),
         ("odd line", 0, 0),
     ];
     for (spec, uid, gid) in table {
-        assert_eq!(users.owner(spec).unwrap(), known(uid, gid), "{spec}");
+        assert_eq!(
+            users.owner(spec, Unknown::Root).unwrap(),
+            known(uid, gid),
+            "{spec}"
+        );
     }
 }
 
@@ -65,7 +72,7 @@ fn known(uid: u32, gid: u32) -> Ownership {
 }
 
 #[test]
-fn o02_unknown_names_are_root_with_a_warning() {
+fn o02_unknown_names_are_refused_or_root_with_a_warning() {
     let image = image();
     let users = ImageUsers::new(&image.view, &image);
     for (spec, uid, gid, warnings) in [
@@ -77,11 +84,13 @@ fn o02_unknown_names_are_root_with_a_warning() {
         ("-1", 0, 0, 1),
         ("99999999999", 0, 0, 1),
     ] {
-        let made = users.owner(spec).unwrap();
+        let made = users.owner(spec, Unknown::Root).unwrap();
         assert_eq!(made.owner, Owner { uid, gid }, "{spec}");
         assert_eq!(made.warnings.len(), warnings, "{spec}");
+        let refused = users.owner(spec, Unknown::Refused).unwrap_err();
+        assert!(refused.is_unknown(), "{spec}: {refused}");
     }
-    let warnings = users.owner("nobody").unwrap().warnings;
+    let warnings = users.owner("nobody", Unknown::Root).unwrap().warnings;
     assert_eq!(
         warnings,
         [
@@ -91,15 +100,30 @@ fn o02_unknown_names_are_root_with_a_warning() {
 }
 
 #[test]
+fn o03_names_mean_nothing_to_an_empty_image() {
+    let image = Stack::default();
+    let users = ImageUsers::new(&image.view, &image);
+    assert_eq!(users.owner("5:6", Unknown::Root).unwrap(), known(5, 6));
+    assert_eq!(users.owner("root:", Unknown::Root).unwrap(), known(0, 0));
+    for spec in ["app", "5:app"] {
+        let error = users.owner(spec, Unknown::Root).unwrap_err().to_string();
+        assert!(error.contains("\"app\""), "{error}");
+    }
+}
+
+#[test]
 fn o03_files_that_are_missing_or_none() {
     let image = stack(&[""]);
     let users = ImageUsers::new(&image.view, &image);
-    assert_eq!(users.owner("5:6").unwrap(), known(5, 6));
-    assert_eq!(users.owner("app").unwrap().owner, Owner::default());
+    assert_eq!(users.owner("5:6", Unknown::Root).unwrap(), known(5, 6));
+    assert_eq!(
+        users.owner("app", Unknown::Root).unwrap().owner,
+        Owner::default()
+    );
     let image = stack(&["etc/; etc/passwd/"]);
     let users = ImageUsers::new(&image.view, &image);
     assert_eq!(
-        users.owner("app").unwrap_err().to_string(),
+        users.owner("app", Unknown::Root).unwrap_err().to_string(),
         "/etc/passwd is not a regular file"
     );
 }

@@ -88,6 +88,7 @@ pub(super) fn check_out(
     };
     let mtime = work.run().map_err(|error| match error {
         WorkError::Git(error) => failure(location, &error),
+        WorkError::Step(error) => error,
         WorkError::Io(error) => {
             Failure::from(store::Error::io("check out", &work.tree)(error)).into()
         }
@@ -130,6 +131,7 @@ fn subdirectory(tree: &Path, checkout: &Checkout) -> Result<PathBuf, StepError> 
 enum WorkError {
     Git(GitError),
     Io(std::io::Error),
+    Step(StepError),
 }
 
 impl From<GitError> for WorkError {
@@ -160,10 +162,10 @@ impl Work<'_> {
         let commit = &self.checkout.resolved.commit;
         let location = &self.checkout.location;
         let modules = format!("{commit}:.gitmodules");
-        let has_modules = || self.bare(&["cat-file", "-e", &modules]).is_ok();
-        let with_modules = location.submodules && has_modules();
-        if with_modules || self.checkout.keeps_git_dir() {
-            self.clone(with_modules)?;
+        let modules = || self.bare(&["rev-parse", "--verify", &modules]).ok();
+        let modules = location.submodules.then(modules).flatten();
+        if modules.is_some() || self.checkout.keeps_git_dir() {
+            self.clone(modules.as_deref())?;
         } else {
             self.export()?;
         }
@@ -210,8 +212,9 @@ impl Work<'_> {
         self.repository.git.run(&call, args).map(drop)
     }
 
-    /// A repository around the files, for submodules and to be kept.
-    fn clone(&self, with_modules: bool) -> Result<(), WorkError> {
+    /// A repository around the files, for submodules and to be kept. `modules`: the object of the
+    /// `.gitmodules` to be followed.
+    fn clone(&self, modules: Option<&str>) -> Result<(), WorkError> {
         let resolved = &self.checkout.resolved;
         let format = if resolved.commit.len() > 40 {
             "sha256"
@@ -266,17 +269,45 @@ impl Work<'_> {
                 &resolved.commit,
             ],
         )?;
-        if with_modules {
-            self.update_modules()?;
+        match modules {
+            Some(_) if self.checkout.keeps_git_dir() => self.update_modules(&[])?,
+            Some(description) => self.update_kept_modules(description)?,
+            None => {}
         }
         if self.checkout.keeps_git_dir() {
-            self.settle(with_modules)
+            self.settle(modules.is_some())
         } else {
             remove_git_files(&self.tree)
         }
     }
 
-    fn update_modules(&self) -> Result<(), GitError> {
+    /// With the repositories of submodules that earlier builds left in the store, so that only
+    /// commits which are not in them are fetched. Other addresses are another `description`.
+    fn update_kept_modules(&self, description: &str) -> Result<(), WorkError> {
+        let kept = self.bare.with_extension(format!("{description}.modules"));
+        let modules = self.tree.join(".git/modules");
+        let _lock = self.repository.lock(&self.bare).map_err(WorkError::Step)?;
+        let had = kept.exists();
+        if had {
+            std::fs::rename(&kept, &modules)?;
+        }
+        // What a kept repository believes to be checked out is not there.
+        match self.update_modules(&["--force"]) {
+            // Modules of modules may have moved.
+            Err(GitError::Failed { .. }) if had => {
+                self.own("", &["submodule", "--quiet", "deinit", "--all", "--force"])?;
+                std::fs::remove_dir_all(&modules)?;
+                self.update_modules(&[])?;
+            }
+            other => other?,
+        }
+        if modules.exists() {
+            std::fs::rename(&modules, &kept)?;
+        }
+        Ok(())
+    }
+
+    fn update_modules(&self, flags: &[&str]) -> Result<(), GitError> {
         let update = [
             "submodule",
             "--quiet",
@@ -285,6 +316,7 @@ impl Work<'_> {
             "--recursive",
             "--jobs=2",
         ];
+        let update = [update.as_slice(), flags].concat();
         let shallow = [update.as_slice(), &["--depth=1"]].concat();
         match self.own(REMOTE, &shallow) {
             // Some servers do not give single commits.

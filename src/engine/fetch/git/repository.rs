@@ -79,15 +79,15 @@ impl<'a> Repository<'a> {
         failure(self.location, error)
     }
 
-    /// Makes the repository if need be, and locks it against other builds.
-    fn open(&self, directory: &Path, commit: &str) -> Result<File, StepError> {
+    /// Locks what belongs to a repository against other builds, until the file is closed.
+    pub(super) fn lock(&self, directory: &Path) -> Result<File, StepError> {
         let lock_path = directory.with_extension("lock");
         let io = |e| Failure::from(store::Error::io("lock", &lock_path)(e));
         let lock = File::create(&lock_path).map_err(io)?;
         // Polled rather than waited for, so that an interrupt is heard.
         loop {
             match lock.try_lock() {
-                Ok(()) => break,
+                Ok(()) => return Ok(lock),
                 Err(TryLockError::WouldBlock) if self.git.cancel.is_cancelled() => {
                     return Err(StepError::Cancelled);
                 }
@@ -95,6 +95,11 @@ impl<'a> Repository<'a> {
                 Err(TryLockError::Error(e)) => return Err(io(e).into()),
             }
         }
+    }
+
+    /// Makes the repository if need be, and locks it.
+    fn open(&self, directory: &Path, commit: &str) -> Result<File, StepError> {
+        let lock = self.lock(directory)?;
         if !directory.join("HEAD").exists() {
             let format = if commit.len() > 40 { "sha256" } else { "sha1" };
             let format = format!("--object-format={format}");

@@ -4,14 +4,18 @@
 //! caches/<hash of what makes it another cache>/
 //!   meta.json      its id, and when it was made and last used: see `Meta`
 //!   <number>/data  what is mounted: 0, and others for simultaneous private users
+//!   <number>/seeds of a cache with `from=`, which of its directories have been copied so far
 //!   <number>/lock  held exclusively by a locked or private user, shared by a shared one
 //! ```
 //!
 //! The kernel drops locks with the process, so a killed build locks nobody out.
 
-use std::collections::BTreeMap;
+mod seed;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use graph::NodeId;
@@ -19,10 +23,9 @@ use graph::op::{self, MountKind, Sharing};
 use rustix::fs::{CWD, Mode, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use store::dirwriter::{DirWriter, open_directory};
 use store::owner::Owners;
-use store::tree::{Entry, Kind};
 
+use self::seed::{directory_in, populate, seed};
 use super::copying;
 use super::executor::{Engine, Output, StepError};
 use super::layers::Tree;
@@ -67,13 +70,32 @@ struct Wanted {
     /// Their numbers, and the directory in the cache that each shows; `""` for all of it.
     mounts: Vec<(usize, String)>,
     content: Content,
+    /// What is in it is to go first.
+    fresh: bool,
 }
 
 /// What a new cache starts with.
 enum Content {
-    Empty { mode: u32, uid: u32, gid: u32 },
-    Copy { tree: Tree, source: String },
+    Empty {
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    /// A directory of a tree.
+    Copy {
+        tree: Tree,
+        source: String,
+    },
+    /// The whole tree; only directories that somebody mounts are really copied (rule R22).
+    Parts {
+        tree: Tree,
+        sources: Vec<String>,
+    },
 }
+
+/// Caches that start anew in a build have done so (rule K12).
+#[derive(Debug, Default)]
+pub(crate) struct Renewed(Mutex<BTreeSet<PathBuf>>);
 
 /// Finds or makes the caches of a step, and waits for those that others use. All builds take
 /// caches in the same order, so that two steps with the same two never wait for each other.
@@ -92,6 +114,7 @@ pub(super) fn lease(
         match caches.get_mut(&directory) {
             Some(same) => {
                 same.mounts.extend(wanted.mounts);
+                same.content.extend(wanted.content);
                 same.sharing = stricter(same.sharing, wanted.sharing);
             }
             None => {
@@ -101,6 +124,9 @@ pub(super) fn lease(
     }
     let mut leases = CacheLeases::default();
     for (directory, wanted) in caches {
+        if wanted.fresh {
+            renew(engine, node, &directory, &wanted.id)?;
+        }
         let (path, lock) = take(engine, node, &directory, &wanted)?;
         note_use(engine, &directory, &wanted.id)?;
         for (mount, source) in wanted.mounts {
@@ -154,33 +180,32 @@ fn wanted(
         mode,
         uid,
         gid,
+        owned,
         read_only: _,
+        fresh,
     } = &op.mounts[number].kind
     else {
         return Ok(None);
     };
     let (mode, uid, gid) = (*mode, *uid, *gid);
-    let seed = match input.map(|number| &inputs[number]) {
-        Some(input) => Some(input_tree(engine, op, input, source)?),
-        None => None,
-    };
-    // Without a seed the source is a directory that an earlier step made in the cache.
-    let (seed_source, shown) = match seed {
-        Some(_) => (source.as_str(), String::new()),
-        None => ("", source.clone()),
-    };
-    let directory = directory(engine, id, seed.as_ref(), seed_source, (mode, uid, gid))?;
-    let content = match seed {
-        None => Content::Empty { mode, uid, gid },
-        Some(tree) => Content::Copy {
-            tree,
+    let (content, shown) = match input.map(|number| &inputs[number]) {
+        // Without a seed the source is a directory that an earlier step made in the cache.
+        None => (Content::Empty { mode, uid, gid }, source.clone()),
+        Some(input @ Output::Context(_)) => {
+            let tree = input_tree(engine, op, input, source)?;
             // Of a local context only what was selected is in the tree.
-            source: match input.map(|number| &inputs[number]) {
-                Some(Output::Context(_)) => copying::MOUNTED.to_owned(),
-                _ => source.clone(),
-            },
-        },
+            let source = copying::MOUNTED.to_owned();
+            (Content::Copy { tree, source }, String::new())
+        }
+        Some(input) => {
+            let tree = input_tree(engine, op, input, source)?;
+            let source = directory_in(engine, &tree, source)?;
+            let sources = vec![source.clone()];
+            (Content::Parts { tree, sources }, source)
+        }
     };
+    let owner = owned.then_some((mode, uid, gid));
+    let directory = directory(engine, id, &content, source, owner)?;
     let wanted = Wanted {
         id: id.clone(),
         // Where nothing can be mounted a cache is moved to the one step that uses it.
@@ -191,6 +216,7 @@ fn wanted(
         },
         mounts: vec![(number, shown)],
         content,
+        fresh: *fresh,
     };
     Ok(Some((directory, wanted)))
 }
@@ -202,21 +228,27 @@ fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
     )
 }
 
-/// Other ids, owners, modes or seeds are other caches (rules R20, R21).
+/// Other ids, owners, modes or seeds are other caches (rules R20, R21); `source` is one of a local
+/// context.
 fn directory(
     engine: &Engine,
     id: &str,
-    seed: Option<&Tree>,
+    content: &Content,
     source: &str,
-    (mode, uid, gid): (u32, u32, u32),
+    owner: Option<(u32, u32, u32)>,
 ) -> Result<PathBuf, StepError> {
+    let owner = owner.map(|(mode, uid, gid)| format!("{mode:o} {uid} {gid}"));
+    let source = match content {
+        Content::Copy { .. } => source,
+        Content::Empty { .. } | Content::Parts { .. } => "",
+    };
     let mut hasher = blake3::Hasher::new();
-    for part in [id, source, &format!("{mode:o} {uid} {gid}")] {
+    for part in [id, source, &owner.unwrap_or_default()] {
         hasher
             .update(&(part.len() as u64).to_le_bytes())
             .update(part.as_bytes());
     }
-    if let Some(tree) = seed {
+    if let Content::Copy { tree, .. } | Content::Parts { tree, .. } = content {
         hasher.update(&tree.digest());
     }
     if engine.layers.owners()? == Owners::Recorded {
@@ -271,6 +303,42 @@ fn take(
     };
     fill(engine, &slot, &wanted.content)?;
     Ok((slot.join("data"), lock))
+}
+
+/// Throws away what is in a cache, once in a build (rule K12). What another build has mounted
+/// stays.
+fn renew(engine: &Engine, node: NodeId, directory: &Path, id: &str) -> Result<(), Failure> {
+    let mut renewed = engine
+        .renewed
+        .0
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if !renewed.insert(directory.to_owned()) {
+        return Ok(());
+    }
+    let slots = std::fs::read_dir(directory).map_err(|e| io_failure(directory, &e))?;
+    for slot in slots.flatten().map(|entry| entry.path()) {
+        if !slot.is_dir() {
+            continue;
+        }
+        let lock = open_lock(&slot)?;
+        if lock.try_lock().is_err() {
+            engine.note(
+                node,
+                format!("the cache mount {id} is in use and stays as it is"),
+            );
+            continue;
+        }
+        let data = slot.join("data");
+        // Goes with the other temporary files of this process.
+        match std::fs::rename(&data, engine.layers.store.temporary_path()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(io_failure(&data, &e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn wait(
@@ -328,16 +396,29 @@ fn open_lock(slot: &Path) -> Result<File, Failure> {
     options.open(&path).map_err(|e| io_failure(&path, &e))
 }
 
+impl Content {
+    /// Several mounts of one cache may show several parts of it.
+    fn extend(&mut self, other: Self) {
+        if let (Self::Parts { sources, .. }, Self::Parts { sources: more, .. }) = (self, other) {
+            sources.extend(more);
+        }
+    }
+}
+
 /// Makes `data` under another name first, so that a killed process leaves none half-made. Two
 /// shared users may do so at once; the first to rename wins.
 fn fill(engine: &Engine, slot: &Path, content: &Content) -> Result<(), StepError> {
     let data = slot.join("data");
+    if let Content::Parts { tree, sources } = content {
+        return seed(engine, slot, tree, sources);
+    }
     if data.exists() {
         return Ok(());
     }
     let fresh = engine.layers.store.temporary_path();
     std::fs::create_dir(&fresh).map_err(|e| io_failure(&fresh, &e))?;
     match content {
+        Content::Parts { .. } => {}
         Content::Empty { mode, uid, gid } => {
             let owners = engine.layers.owners()?;
             make_empty(owners, &fresh, *mode, (*uid, *gid)).map_err(|e| io_failure(&fresh, &e))?;
@@ -347,8 +428,22 @@ fn fill(engine: &Engine, slot: &Path, content: &Content) -> Result<(), StepError
     // Never over one that somebody else has just made and mounted.
     match renameat_with(CWD, &fresh, CWD, &data, RenameFlags::NOREPLACE) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
+        // NFS, and most of FUSE.
+        Err(Errno::INVAL) => {
+            rename_new(slot, &fresh, &data).map_err(|e| io_failure(&data, &e).into())
+        }
         Err(e) => Err(io_failure(&data, &e.into()).into()),
     }
+}
+
+/// Renames unless there is one, where the kernel cannot do both at once.
+fn rename_new(slot: &Path, fresh: &Path, data: &Path) -> std::io::Result<()> {
+    let turn = File::create(slot.join("turn"))?;
+    turn.lock()?;
+    if data.exists() {
+        return Ok(());
+    }
+    std::fs::rename(fresh, data)
 }
 
 fn make_empty(
@@ -359,49 +454,4 @@ fn make_empty(
 ) -> std::io::Result<()> {
     owners.give(path, uid, gid)?;
     Ok(rustix::fs::chmod(path, Mode::from_raw_mode(mode))?)
-}
-
-/// Copies what the cache starts from (rule R22).
-fn populate(engine: &Engine, tree: &Tree, source: &str, path: &Path) -> Result<(), Failure> {
-    let view = engine.layers.view(tree)?;
-    let root = view
-        .resolve(source.trim_matches('/').as_bytes(), true)
-        .map_err(|e| Failure::of(FailureKind::Build, &e))?;
-    let below = root.path;
-    let found = view.lookup(&below);
-    if !below.is_empty() && !found.is_some_and(|f| f.is_directory()) {
-        let message = format!("cache mount source {source:?} is not a directory");
-        return Err(Failure::new(FailureKind::Build, message));
-    }
-    if let Some(directory) = found {
-        let entry = directory.entry;
-        let owners = engine.layers.owners()?;
-        make_empty(owners, path, entry.mode, (entry.uid, entry.gid))
-            .map_err(|e| io_failure(path, &e))?;
-    }
-    let mut writer = DirWriter::new(open_directory(path)?, engine.layers.owners()?);
-    for visited in view.walk(&below) {
-        let Some(relative) = below_root(visited.path, &below) else {
-            continue;
-        };
-        let file = view.file_of(visited.found).unwrap_or(visited.found);
-        let entry = Entry {
-            path: relative.to_vec(),
-            ..file.entry.clone()
-        };
-        if matches!(entry.kind, Kind::File { .. }) {
-            let mut content =
-                copying::open(&engine.layers, tree, &file).map_err(|e| io_failure(path, &e))?;
-            writer.write(&entry, &mut content)?;
-        } else {
-            writer.write(&entry, &mut std::io::empty())?;
-        }
-    }
-    Ok(writer.finish()?)
-}
-
-fn below_root<'a>(path: &'a [u8], root: &[u8]) -> Option<&'a [u8]> {
-    let rest = path.strip_prefix(root)?;
-    let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-    (!rest.is_empty()).then_some(rest)
 }
