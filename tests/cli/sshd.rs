@@ -79,11 +79,11 @@ fn serve(directory: &Path) -> (Running, u16) {
 fn serve_keys(directory: &Path) -> (Running, PathBuf) {
     let socket = directory.join("agent");
     let agent = start("ssh-agent", &["-D", "-a", socket.to_str().unwrap()]);
-    wait_for("ssh-agent", || socket.exists());
     let mut add = Command::new("ssh-add");
     add.arg(directory.join("user"))
         .env("SSH_AUTH_SOCK", &socket);
-    assert!(add.output().unwrap().status.success());
+    // Asked until it answers: the socket has its name before the agent listens on it.
+    wait_for("ssh-agent", || add.output().unwrap().status.success());
     (agent, socket)
 }
 

@@ -106,12 +106,15 @@ impl Tree for StageTree<'_> {
     }
 
     fn read(&self, files: &[&[u8]]) -> Result<Vec<FileFacts>, TreeError> {
-        let facts = |path: &&[u8]| match &self.file(path)?.entry {
-            entry if let Kind::File { hash, .. } = entry.kind => Ok(FileFacts {
+        let facts = |path: &&[u8]| {
+            let entry = &self.file(path)?.entry;
+            let Kind::File { hash, .. } = entry.kind else {
+                return Err(self.failed(path, std::io::ErrorKind::InvalidInput.into()));
+            };
+            Ok(FileFacts {
                 hash,
                 xattrs: entry.xattrs.clone(),
-            }),
-            _ => Err(self.failed(path, std::io::ErrorKind::InvalidInput.into())),
+            })
         };
         files.iter().map(facts).collect()
     }
