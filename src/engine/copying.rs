@@ -193,18 +193,16 @@ fn with_selection<T>(
                 _ => return Err(Failure::new(FailureKind::Internal, "not a download").into()),
             },
             CopySource::Path { input, .. } | CopySource::Literal { input, .. } => {
-                match (&inputs[*input], &stages[*input]) {
-                    (Output::Context(name), _) => Source::Tree(
+                match (&inputs[*input], &stages[*input], &checkouts[*input]) {
+                    (Output::Context(name), _, _) => Source::Tree(
                         engine
                             .contexts
                             .tree(name)
                             .map_err(|e| Failure::of(FailureKind::Usage, &e))?,
                     ),
-                    (Output::Tree(_), Some(stage)) => Source::Tree(stage),
-                    (Output::Checkout(_), _) if let Some(tree) = &checkouts[*input] => {
-                        Source::Tree(tree.as_ref())
-                    }
-                    (Output::Tree(_) | Output::Download(_) | Output::Checkout(_), _) => {
+                    (Output::Tree(_), Some(stage), _) => Source::Tree(stage),
+                    (Output::Checkout(_), _, Some(tree)) => Source::Tree(tree.as_ref()),
+                    (Output::Tree(_) | Output::Download(_) | Output::Checkout(_), _, _) => {
                         return Err(
                             Failure::new(FailureKind::Internal, "no view of a source").into()
                         );
@@ -225,21 +223,11 @@ pub(super) const MOUNTED: &str = "mounted";
 
 /// A `COPY` of one path of a context to a fixed place in an empty tree.
 fn mount_copy(source: &str, epoch: i64) -> op::Copy {
-    op::Copy {
-        sources: vec![CopySource::Literal {
-            input: 1,
-            path: source.to_owned(),
-        }],
-        destination: format!("/{MOUNTED}"),
-        chown: None,
-        chmod: None,
-        link: false,
-        parents: false,
-        exclude: Vec::new(),
-        unpack: false,
-        keep_owner: false,
-        epoch,
-    }
+    let source = CopySource::Literal {
+        input: 1,
+        path: source.to_owned(),
+    };
+    op::Copy::plain(vec![source], format!("/{MOUNTED}"), epoch)
 }
 
 fn mount_inputs(name: &str) -> [Output; 2] {

@@ -76,6 +76,24 @@ pub struct Copy {
     pub epoch: i64,
 }
 
+impl Copy {
+    /// A `COPY` without flags; what it copies belongs to root.
+    pub fn plain(sources: Vec<CopySource>, destination: String, epoch: i64) -> Self {
+        Self {
+            sources,
+            destination,
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: false,
+            keep_owner: false,
+            epoch,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum CopySource {

@@ -203,7 +203,7 @@ fn perform_on_process(operation: &Op<'_>) -> Result<(), Errno> {
             resource,
             soft,
             hard,
-        } => sys::set_rlimit(resource.number(), *soft, *hard),
+        } => sys::set_rlimit(0, resource.number(), *soft, *hard),
         Op::SessionKeyring => sys::new_session_keyring(),
         Op::ProcessGroup => process_group(),
         Op::Signals => {

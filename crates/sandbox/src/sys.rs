@@ -375,17 +375,17 @@ pub(crate) fn give_terminal_up(tty: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Sets a limit of this process (`RLIMIT_*`).
-pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+/// Sets a limit (`RLIMIT_*`) of a process, 0 being this one.
+pub(crate) fn set_rlimit(pid: u32, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
     let limit = libc::rlimit64 {
         rlim_cur: soft,
         rlim_max: hard,
     };
-    // SAFETY: reads one rlimit64; the old limit is not asked for. Pid 0 is this process.
+    // SAFETY: reads one rlimit64; the old limit is not asked for.
     check(unsafe {
         libc::syscall(
             libc::SYS_prlimit64,
-            0,
+            i64::from(pid),
             resource,
             ptr::from_ref(&limit),
             ptr::null::<u8>(),

@@ -52,22 +52,12 @@ pub(super) fn bring(access: &Access<'_>, url: &str, unpack: bool) -> Result<Down
         Some(found) => found,
         None => http::fetch(access, &download, &key, access.cancel)?,
     };
-    let copy = op::Copy {
-        sources: vec![op::CopySource::Download {
-            input: 1,
-            name: NAME.to_owned(),
-            unpack,
-        }],
-        destination: "/".to_owned(),
-        chown: None,
-        chmod: None,
-        link: false,
-        parents: false,
-        exclude: Vec::new(),
-        unpack: false,
-        keep_owner: false,
-        epoch: 0,
+    let source = op::CopySource::Download {
+        input: 1,
+        name: NAME.to_owned(),
+        unpack,
     };
+    let copy = op::Copy::plain(vec![source], "/".to_owned(), 0);
     let sources = [Source::File(found.file(access.store)?)];
     let selection = select(&copy, &sources)?;
     let temp = AnonymousFiles {

@@ -266,21 +266,11 @@ impl Walk<'_, '_, '_> {
     ) -> StageState {
         let scratch = self.scratch();
         let context = self.context(name);
-        let op = Copy {
-            sources: vec![CopySource::Path {
-                input: 1,
-                path: String::new(),
-            }],
-            destination: "/".to_owned(),
-            chown: None,
-            chmod: None,
-            link: false,
-            parents: false,
-            exclude: Vec::new(),
-            unpack: false,
-            keep_owner: false,
-            epoch: self.build.epoch(),
+        let source = CopySource::Path {
+            input: 1,
+            path: String::new(),
         };
+        let op = Copy::plain(vec![source], "/".to_owned(), self.build.epoch());
         let meta = Meta {
             name: format!("[context {name}] FROM {name}"),
             stage: spec.label.clone(),

@@ -13,7 +13,8 @@ use super::place::{self, PATH_MAX, Place};
 use super::{InodeOwner, LIMIT};
 use crate::caps;
 use crate::spec::Processes;
-use crate::sys::notify::{self, Notification, Reply};
+use crate::sys::notify::{Notification, Reply};
+use crate::sys::{self, notify};
 
 /// How a notified call ends.
 #[derive(Debug)]
@@ -207,7 +208,7 @@ impl Session {
             return Ok(());
         }
         self.check(n)?;
-        notify::set_limit_of(n.thread, LIMIT, number, hard)
+        sys::set_rlimit(n.thread, LIMIT, number, hard)
     }
 
     /// Fails when the caller is gone, whose number could mean another thread by now.

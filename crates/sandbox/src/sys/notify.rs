@@ -230,25 +230,6 @@ pub(crate) fn limit_of(thread: u32, resource: u32) -> Result<(u64, u64), Errno> 
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Sets the limits of another process.
-pub(crate) fn set_limit_of(thread: u32, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
-    let limit = libc::rlimit64 {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
-    // SAFETY: reads one rlimit64.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_prlimit64,
-            thread as i64,
-            resource,
-            std::ptr::from_ref(&limit),
-            std::ptr::null::<u8>(),
-        )
-    })?;
-    Ok(())
-}
-
 /// `struct stat` of a path as the kernel writes it, with another owner put in.
 pub(crate) fn stat_bytes(
     path: &CStr,

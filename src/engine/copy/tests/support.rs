@@ -226,16 +226,8 @@ pub(crate) fn copy_op(line: &str) -> op::Copy {
         path: (*path).to_owned(),
     };
     op::Copy {
-        sources: paths.iter().map(source).collect(),
-        destination,
-        chown: None,
-        chmod: None,
-        link: false,
-        parents: false,
-        exclude: Vec::new(),
-        unpack: false,
         keep_owner: true,
-        epoch: 9,
+        ..op::Copy::plain(paths.iter().map(source).collect(), destination, 9)
     }
 }
 
