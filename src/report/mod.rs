@@ -21,7 +21,8 @@ pub(crate) fn failure(failure: &Failure) {
     line(&failure.render(styled()));
 }
 
-/// Whether stderr takes colours.
+/// Whether stderr takes colours: a terminal, and `NO_COLOR` (no-color.org) is empty or unset.
 pub(crate) fn styled() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stderr().is_terminal() && !unwanted
 }

@@ -181,3 +181,17 @@ fn a_command_that_is_not_there_is_named() {
     env.dockerfile("FROM busybox\nUSER nosuchuser\nRUN true\n");
     env.build(&[]).failure(1).says("nosuchuser");
 }
+
+#[test]
+fn certificates_that_are_not_there_are_named() {
+    let env = Env::bare();
+    env.dockerfile("FROM scratch\nADD https://127.0.0.1:1/f /f\n");
+    let mut build = env.command(&[]);
+    build
+        .env("SSL_CERT_FILE", "/no/such/file")
+        .env_remove("SSL_CERT_DIR");
+    env.said(build.output().unwrap())
+        .failure(4)
+        .says("SSL_CERT_FILE")
+        .says("/no/such/file");
+}

@@ -32,7 +32,7 @@ impl Default for Timeouts {
 pub struct SetupError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 /// Makes a client, which reads the certificates of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR`
-/// are obeyed; Mozilla's where the system has none); this takes milliseconds. Proxies are taken
+/// replace them; Mozilla's where the system has none); this takes milliseconds. Proxies are taken
 /// from the environment. Its requests need a tokio runtime with I/O and time.
 ///
 /// At most 10 redirects are followed, never from https to http, and none takes `Authorization` or
