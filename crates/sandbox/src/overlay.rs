@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -17,8 +18,6 @@ use crate::{child, sys};
 
 /// The longest string that fsconfig(2) takes, without the null byte.
 const OPTION_MAX: usize = 255;
-/// Adds one lower directory.
-const LOWER: &str = "lowerdir+";
 /// What overlayfs stacks at most (`OVL_MAX_STACK`).
 pub(crate) const LOWERS_MAX: usize = 500;
 
@@ -42,16 +41,29 @@ pub(crate) fn overlay(
             reason,
         });
     }
-    match with_new_interface(lowers, upper, attributes) {
-        // One option per lower directory came with Linux 6.7.
-        Err(Error::Setup {
-            step: Step::Overlay { option },
-            source,
-        }) if option == LOWER && source.raw_os_error() == Some(libc::EINVAL) => {
-            with_old_interface(lowers, upper, attributes)
+    if ONLY_OLD.load(Ordering::Relaxed) {
+        return with_old_interface(lowers, upper, attributes);
+    }
+    let error = match with_new_interface(lowers, upper, attributes) {
+        Err(error) if is_invalid(&error) => error,
+        result => return result,
+    };
+    match with_old_interface(lowers, upper, attributes) {
+        Ok(mount) => {
+            ONLY_OLD.store(true, Ordering::Relaxed);
+            Ok(mount)
         }
+        Err(again) if is_invalid(&again) => Err(error),
         result => result,
     }
+}
+
+/// One option per lower directory came with Linux 6.7. Linux 6.5 and 6.6 refuse the first, older
+/// ones refuse them all when the mount is made, or the first that is one too many for a page.
+static ONLY_OLD: AtomicBool = AtomicBool::new(false);
+
+fn is_invalid(error: &Error) -> bool {
+    matches!(error, Error::Setup { source, .. } if source.raw_os_error() == Some(libc::EINVAL))
 }
 
 fn at(option: impl Into<String>) -> impl FnOnce(Errno) -> Error {
@@ -68,17 +80,10 @@ fn with_new_interface(
     // Keeps descriptors of directories with long names open until the mount exists.
     let mut opened = Vec::new();
     fsconfig_set_string(&context, "source", "overlay").map_err(at("source"))?;
-    for (number, lower) in lowers.iter().enumerate() {
+    for lower in lowers {
         let lower = lower.as_ref();
-        set_path(&context, LOWER, lower, &mut opened).map_err(|errno| {
-            // Only the first can fail because the option is unknown.
-            let option = if number == 0 && lower.is_dir() {
-                LOWER.to_owned()
-            } else {
-                format!("{LOWER}={}", lower.display())
-            };
-            at(option)(errno)
-        })?;
+        set_path(&context, "lowerdir+", lower, &mut opened)
+            .map_err(|errno| at(format!("lowerdir+={}", lower.display()))(errno))?;
     }
     if let Some((upper, work)) = upper {
         for (key, path) in [("upperdir", upper), ("workdir", work)] {
@@ -203,7 +208,8 @@ fn mount_in_this_thread(
 mod tests {
     use super::*;
 
-    /// Both ways to mount give the same view. Needs the right to mount, so real root.
+    /// What this kernel has and what all have give the same view. Needs the right to mount, so
+    /// real root. Before Linux 6.7 it tells whether the way that does not work there is left.
     #[test]
     fn old_and_new_interface_show_the_same() {
         if !rustix::process::geteuid().is_root() {
@@ -228,7 +234,7 @@ mod tests {
         for upper in [None, Some((layers.0.as_path(), layers.1.as_path()))] {
             for mount in [
                 with_old_interface(&lowers, upper, nodev).unwrap(),
-                with_new_interface(&lowers, None, nodev).unwrap(),
+                overlay(&lowers, None, nodev).unwrap(),
             ] {
                 assert_eq!(
                     (read(&mount, "a").as_str(), read(&mount, "b").as_str()),
