@@ -40,14 +40,27 @@ const BARE: &[u8] = b"\xb8\x5c\0\0\0\x48\x8d\x3d\x32\0\0\0\xbe\x05\0\0\0\xba\x06
     \xb8\x75\0\0\0\xbf\x2a\0\0\0\xbe\x2a\0\0\0\xba\x2a\0\0\0\x0f\x05\
     \xb8\x66\0\0\0\x0f\x05\x89\xc7\xb8\x3c\0\0\0\x0f\x05\
     /tmp/f\0";
+/// The same with `fchownat`.
+#[cfg(target_arch = "aarch64")]
+const BARE: &[u8] = b"\x60\x0c\x80\x92\xe1\x01\0\x10\xa2\0\x80\xd2\xc3\0\x80\xd2\
+    \x04\0\x80\xd2\xc8\x06\x80\xd2\x01\0\0\xd4\x40\x05\x80\xd2\
+    \x41\x05\x80\xd2\x42\x05\x80\xd2\x68\x12\x80\xd2\x01\0\0\xd4\
+    \xc8\x15\x80\xd2\x01\0\0\xd4\xa8\x0b\x80\xd2\x01\0\0\xd4\
+    /tmp/f\0";
 
-#[cfg(target_arch = "x86_64")]
+/// `e_machine` of an ELF header.
+const MACHINE: u16 = if cfg!(target_arch = "x86_64") {
+    62
+} else {
+    183
+};
+
 fn programs_without_libc() {
     const ADDRESS: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
     let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
     elf.resize(16, 0);
-    for half in [2_u16, 62] {
+    for half in [2_u16, MACHINE] {
         elf.extend(half.to_le_bytes());
     }
     elf.extend(1_u32.to_le_bytes());
@@ -73,11 +86,6 @@ fn programs_without_libc() {
     set_mode(&layer.join("bare"), 0o755);
     step.add_lower(layer);
     assert_eq!(step.output(), "42\n5:6\n0\n");
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn programs_without_libc() {
-    println!("  skipped: the program is one for x86_64");
 }
 
 fn own_names_of_files() {
