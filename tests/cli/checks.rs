@@ -1,10 +1,10 @@
 //! Build checks in builds and on their own, `--call`, `inspect`, `--annotation`.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::support::{Env, Said, program};
+use crate::support::{Env, Said, layercake};
 
 const WARNED: &str = "FROM scratch AS Base\nMAINTAINER me\nCOPY a /\n";
 
@@ -17,7 +17,7 @@ fn ask(env: &Env, flags: &[&str]) -> Said {
 }
 
 fn inspect(env: &Env, flags: &[&str]) -> Said {
-    let mut command = Command::new(program());
+    let mut command = layercake();
     command.arg("inspect").args(flags);
     command.arg(env.context().join("Dockerfile"));
     env.said(command.stdin(Stdio::null()).output().unwrap())

@@ -1,9 +1,9 @@
 //! Contexts and Dockerfiles on HTTP servers.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::server::{Answer, Server};
-use crate::support::{Env, Said, can_run, program};
+use crate::support::{Env, Said, can_run, layercake};
 
 /// A member: name, mode, content; names that end in `/` are directories, `->` makes a symlink.
 fn archive(members: &[(&str, u32, &str)]) -> Vec<u8> {
@@ -49,7 +49,7 @@ fn serve(files: Vec<(&'static str, Vec<u8>)>) -> Server {
 }
 
 fn build_at(env: &Env, context: &str, flags: &[&str]) -> Said {
-    let mut command = Command::new(program());
+    let mut command = layercake();
     let out = format!("type=oci,dest={},tar=false", env.path("out").display());
     command.args(["build", "--output", &out]);
     command.args(flags).arg(context);

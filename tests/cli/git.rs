@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::server::{Answer, Server, git_backend};
-use crate::support::Env;
+use crate::support::{Env, at_home};
 
 /// Whether there is git; says so once.
 fn has_git() -> bool {
@@ -34,7 +34,7 @@ impl Repository {
 
     #[track_caller]
     fn git(&self, args: &[&str]) -> String {
-        let output = Command::new("git")
+        let output = at_home(Command::new("git"))
             .current_dir(&self.0)
             .args([
                 "-c",
@@ -549,7 +549,7 @@ fn ssh_is_called_without_configuration_and_with_known_hosts() {
 /// `layercake build` of the context at `url`.
 fn build_at(env: &Env, url: &str, flags: &[&str]) -> crate::support::Said {
     let out = format!("type=oci,dest={},tar=false", env.path("out").display());
-    let mut command = Command::new(crate::support::program());
+    let mut command = crate::support::layercake();
     command
         .args(["build", "--output", &out])
         .args(flags)

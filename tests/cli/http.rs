@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::server::{Answer, Request, Server};
-use crate::support::{Env, can_run};
+use crate::support::{Env, can_run, command_lines, eventually};
 
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const SECONDS: u64 = 784_111_777;
@@ -408,13 +408,6 @@ fn kill_9_leaves_no_git() {
 /// Whether soon there is no process with that address of this machine on its command line.
 fn nobody_asks(port: u16) -> bool {
     let marker = format!("127.0.0.1:{port}");
-    let is_left = || {
-        let entries = std::fs::read_dir("/proc").unwrap().flatten();
-        let mut lines = entries.filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
-        lines.any(|line| String::from_utf8_lossy(&line).contains(&marker))
-    };
-    (0..500).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        !is_left()
-    })
+    let asks = |line: &String| line.contains(&marker);
+    eventually(|| !command_lines().iter().any(asks))
 }

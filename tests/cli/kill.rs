@@ -3,28 +3,20 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::support::{Env, can_run};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-/// Processes whose command line holds `marker`, this one and its tools apart.
+use crate::support::{Env, can_run, command_lines, eventually, unique, unique_seconds};
+
+/// Processes whose command line holds `marker`.
 fn processes_with(marker: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else {
-            continue;
-        };
-        let line = String::from_utf8_lossy(&line).into_owned();
-        if line.contains(marker) {
-            found.push(line);
-        }
-    }
-    found
+    let lines = command_lines().into_iter();
+    lines.filter(|line| line.contains(marker)).collect()
 }
 
-fn gone(marker: &str) -> bool {
-    (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(20));
-        processes_with(marker).is_empty()
-    })
+fn send(build: &std::process::Child, signal: Signal) {
+    let pid = i32::try_from(build.id()).unwrap();
+    kill(Pid::from_raw(pid), signal).unwrap();
 }
 
 #[test]
@@ -33,19 +25,12 @@ fn kill_9_at_any_moment_leaves_no_process_and_a_usable_store() {
         return;
     }
     let env = Env::new();
-    let marker = format!("marker-{}", std::process::id());
+    let marker = unique();
     let steps: String = (0..6)
         .map(|i| format!("RUN : {marker}; echo {i} > /f{i}; sleep 0.0{i}\n"))
         .collect();
     env.write("file", "content");
     env.dockerfile(&format!("FROM busybox\nCOPY file /\n{steps}"));
-    let mounts = || {
-        std::fs::read_to_string("/proc/self/mountinfo")
-            .unwrap()
-            .lines()
-            .count()
-    };
-    let before = mounts();
     // Moments spread over the whole build.
     for step in 0..20_u64 {
         let mut command = env.command(&["--no-cache", "-t", "killed"]);
@@ -57,9 +42,10 @@ fn kill_9_at_any_moment_leaves_no_process_and_a_usable_store() {
         std::thread::sleep(Duration::from_millis(step * 17));
         build.kill().unwrap();
         build.wait().unwrap();
-        assert!(gone(&marker), "{:?}", processes_with(&marker));
+        let gone = eventually(|| processes_with(&marker).is_empty());
+        assert!(gone, "{:?}", processes_with(&marker));
     }
-    assert_eq!(mounts(), before);
+    assert_eq!(env.mounts(), [""; 0]);
     let first = env.build(&[]).success().digest();
     assert_eq!(env.build(&["--no-cache"]).success().digest(), first);
     assert_eq!(env.image().text("f5"), "5\n");
@@ -82,12 +68,8 @@ fn a_signal_at_any_moment_ends_the_build() {
             .stderr(Stdio::null());
         let mut build = command.spawn().unwrap();
         std::thread::sleep(Duration::from_millis(step * 20));
-        let pid = i32::try_from(build.id()).unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGINT).unwrap();
-        let ended = (0..1000).any(|_| {
-            std::thread::sleep(Duration::from_millis(20));
-            build.try_wait().unwrap().is_some()
-        });
+        send(&build, Signal::SIGTERM);
+        let ended = eventually(|| build.try_wait().unwrap().is_some());
         if !ended {
             build.kill().unwrap();
         }
@@ -101,16 +83,18 @@ fn an_interrupt_ends_the_build_at_once_and_says_so() {
         return;
     }
     let env = Env::new();
-    env.dockerfile("FROM busybox\nRUN sleep 600\n");
+    let seconds = unique_seconds();
+    env.dockerfile(&format!("FROM busybox\nRUN exec sleep {seconds}\n"));
     let mut command = env.command(&[]);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let build = command.spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    let pid = i32::try_from(build.id()).unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGINT).unwrap();
+    let line = format!("sleep\0{seconds}\0");
+    let runs = eventually(|| command_lines().contains(&line));
+    send(&build, Signal::SIGINT);
+    assert!(runs, "the step does not run");
     let said = env.said(build.wait_with_output().unwrap());
     said.failure(130).says("canceled");
 }

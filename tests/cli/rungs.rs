@@ -3,10 +3,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::support::{Env, MASKED, can_run, program};
+use crate::support::{
+    Env, MASKED, at_home, can_run, command_lines, eventually, layercake, unique_seconds,
+};
 
 pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| {
@@ -15,8 +18,67 @@ pub fn is_root() -> bool {
     })
 }
 
+/// What `layercake doctor` finds.
+pub fn doctor() -> &'static Value {
+    static FOUND: OnceLock<Value> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let env = Env::bare();
+        let mut doctor = layercake();
+        doctor.args(["doctor", "--format", "json"]);
+        doctor.env("LAYERCAKE_ROOT", env.path("store"));
+        serde_json::from_slice(&doctor.output().unwrap().stdout).unwrap()
+    })
+}
+
+/// The isolation of builds that ask for none.
+pub fn isolation() -> &'static str {
+    doctor()["chosen"]["isolation"].as_str().unwrap_or_default()
+}
+
+/// Whether steps of this way run in a chroot.
+pub fn is_chroot(way: &[&str]) -> bool {
+    let is_default = !way.contains(&"--isolation");
+    way.contains(&"chroot") || is_default && isolation() == "chroot"
+}
+
+/// Whether steps of this way have process numbers of their own.
+pub fn has_own_processes(way: &[&str]) -> bool {
+    let is_masked = way.contains(&MASKED) || doctor()["chosen"]["processes"] == "host";
+    !is_chroot(way) && !is_masked
+}
+
+/// Whether steps can run, and in containers of their own: in a chroot they run one by one, and
+/// much is refused to them. Says so if not.
+pub fn has_containers() -> bool {
+    let has = can_run() && !is_chroot(&[]);
+    if !has {
+        eprintln!("SKIPPED: no containers for steps here");
+    }
+    has
+}
+
 /// Flags for every way that can be forced here, the default first.
 pub fn ways() -> Vec<&'static [&'static str]> {
+    static POSSIBLE: OnceLock<Vec<&'static [&'static str]>> = OnceLock::new();
+    let find = || all_ways().into_iter().filter(|w| is_possible(w)).collect();
+    POSSIBLE.get_or_init(find).clone()
+}
+
+/// What a container allows its root is told by a trial only. Outside of one nothing is let pass.
+fn is_possible(way: &[&str]) -> bool {
+    if way.is_empty() || !is_root() || isolation() == "root" {
+        return true;
+    }
+    let env = Env::new();
+    env.dockerfile("FROM busybox\nRUN true\n");
+    let said = env.build(way);
+    if !said.ok {
+        eprintln!("SKIPPED: {way:?}: {}", said.stderr);
+    }
+    said.ok
+}
+
+fn all_ways() -> Vec<&'static [&'static str]> {
     let mut ways: Vec<&[&str]> = vec![&[], &["--snapshotter", "plain"]];
     if is_root() {
         ways.push(&["--isolation", "chroot"]);
@@ -212,7 +274,7 @@ fn doctor_tells_what_builds_will_use() {
     }
     let env = Env::new();
     let doctor = |format: &str| {
-        let mut command = Command::new(program());
+        let mut command = layercake();
         let command = command.args(["doctor", "--format", format]);
         env.said(
             command
@@ -249,7 +311,7 @@ fn docker_like() -> Option<PathBuf> {
 
 #[test]
 fn with_the_limits_of_docker_the_image_is_the_same() {
-    let Some(helper) = docker_like().filter(|_| can_run() && is_root()) else {
+    let Some(helper) = docker_like().filter(|_| can_run() && isolation() == "root") else {
         eprintln!("SKIPPED: needs root and the example docker_like of the sandbox crate");
         return;
     };
@@ -262,7 +324,7 @@ fn with_the_limits_of_docker_the_image_is_the_same() {
     let out = format!("type=oci,dest={},tar=false", limited.path("out").display());
     flags.extend(["--output", &out]);
     let inner = limited.command(&flags);
-    let mut command = Command::new(helper);
+    let mut command = at_home(Command::new(helper));
     command.arg(inner.get_program()).args(inner.get_args());
     command.env("LAYERCAKE_ROOT", limited.path("store"));
     command.current_dir(limited.path("")).stdin(Stdio::null());
@@ -276,34 +338,22 @@ fn a_killed_build_leaves_nothing_running() {
     if !can_run() {
         return;
     }
-    for (number, way) in ways().into_iter().enumerate() {
-        kill_a_build(way, number);
-    }
+    ways().into_iter().for_each(kill_a_build);
 }
 
-fn kill_a_build(way: &[&str], number: usize) {
+fn kill_a_build(way: &[&str]) {
     let env = Env::new();
-    // A number that tells these processes from all others.
-    let length = 96_000_000 + number * 1_000_000 + std::process::id() as usize;
+    let length = unique_seconds();
     let line = format!("(setsid sleep {length} &); sleep {length}");
     env.dockerfile(&format!("FROM busybox\nRUN {line}\n"));
     let running = || {
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let is_ours = |entry: &std::fs::DirEntry| {
-            let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let mut words = words.split(|byte| *byte == 0);
-            words.next() == Some(b"sleep") && words.next() == Some(length.to_string().as_bytes())
-        };
-        processes.filter(is_ours).count()
+        let sleeping = format!("sleep\0{length}\0");
+        let lines = command_lines();
+        lines.iter().filter(|line| **line == sleeping).count()
     };
     let wait_until = |count: usize| {
-        for _ in 0..600 {
-            if running() == count {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        panic!("{way:?}: {} processes instead of {count}", running());
+        let found = eventually(|| running() == count);
+        assert!(found, "{way:?}: {} processes instead of {count}", running());
     };
     let mut command = env.command(way);
     command

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::at_home;
+
 /// A request.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -155,7 +157,7 @@ fn receive(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
 /// Answers as the repositories below `root` do over smart HTTP.
 pub fn git_backend(root: &Path, request: &Request) -> Answer {
     let header = |name: &str| request.header(name).unwrap_or_default().to_owned();
-    let mut child = Command::new("git")
+    let mut child = at_home(Command::new("git"))
         .arg("http-backend")
         .env("GIT_PROJECT_ROOT", root)
         .env("GIT_HTTP_EXPORT_ALL", "1")
@@ -173,12 +175,8 @@ pub fn git_backend(root: &Path, request: &Request) -> Answer {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(&request.body)
-        .unwrap();
+    // What it need not read to refuse a request, it may not read.
+    let _ = child.stdin.take().unwrap().write_all(&request.body);
     let output = child.wait_with_output().unwrap().stdout;
     let end = output.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
     let mut answer = Answer::new(200, &output[end + 4..]);

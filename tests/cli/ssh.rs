@@ -67,6 +67,10 @@ fn copy_ssh_add(env: &Env) -> bool {
         fs::copy(file, &target).unwrap();
         fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
     }
+    // Whatever the umask is, other users of the step pass.
+    let mut chmod = Command::new("chmod");
+    chmod.args(["-R", "a+rX"]).arg(env.context().join("root"));
+    assert!(chmod.status().unwrap().success());
     true
 }
 

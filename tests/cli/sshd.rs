@@ -1,13 +1,15 @@
 //! `ADD` of a git repository over ssh from a real OpenSSH server on loopback.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use crate::support::Env;
+use nix::unistd::User;
+
+use crate::support::{Env, at_home, eventually};
 
 const SSHD: &str = "/usr/sbin/sshd";
 
@@ -22,9 +24,10 @@ impl Drop for Running {
 }
 
 fn run(program: &str, args: &[&str], directory: &Path) {
-    let mut command = Command::new(program);
+    let mut command = at_home(Command::new(program));
     command.args(args).current_dir(directory);
     command.env("GIT_CONFIG_GLOBAL", "/dev/null");
+    command.env("GIT_CONFIG_NOSYSTEM", "1");
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{program} {args:?}: {output:?}");
 }
@@ -36,18 +39,10 @@ fn start(program: &str, args: &[&str]) -> Running {
     Running(child.spawn().unwrap())
 }
 
-fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
-    for _ in 0..100 {
-        if ready() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{what} did not come up");
-}
-
-/// A server for the user who runs the test, with its own keys.
-fn serve(directory: &Path) -> (Running, u16) {
+/// A server for the user who runs the test, with its own keys; returns its port. It lives as long
+/// as the test process, which listens itself: a port that is given to sshd must be free, and may be
+/// somebody else's by the time that sshd wants it.
+fn serve(directory: &Path) -> u16 {
     for name in ["host", "user"] {
         run(
             "ssh-keygen",
@@ -56,24 +51,31 @@ fn serve(directory: &Path) -> (Running, u16) {
         );
     }
     fs::copy(directory.join("user.pub"), directory.join("authorized")).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
     let config = directory.join("config");
     let shown = directory.display();
     let text = format!(
-        "ListenAddress 127.0.0.1\nPort {port}\nHostKey {shown}/host\nPidFile none\n\
-         AuthorizedKeysFile {shown}/authorized\nStrictModes no\nUsePAM no\n\
+        "HostKey {shown}/host\nPidFile none\nAuthorizedKeysFile {shown}/authorized\nStrictModes no\nUsePAM no\n\
          PasswordAuthentication no\nPermitRootLogin yes\n"
     );
     fs::write(&config, text).unwrap();
-    let server = start(SSHD, &["-D", "-f", config.to_str().unwrap()]);
-    wait_for("sshd", || {
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut server = serve_one(&config, stream);
+            std::thread::spawn(move || server.wait());
+        }
     });
-    (server, port)
+    port
+}
+
+/// A server for one connection.
+fn serve_one(config: &Path, stream: TcpStream) -> Child {
+    let input = OwnedFd::from(stream.try_clone().unwrap());
+    let mut command = Command::new(SSHD);
+    command.arg("-i").arg("-f").arg(config);
+    command.stdin(input).stdout(OwnedFd::from(stream));
+    command.stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn serve_keys(directory: &Path) -> (Running, PathBuf) {
@@ -83,7 +85,8 @@ fn serve_keys(directory: &Path) -> (Running, PathBuf) {
     add.arg(directory.join("user"))
         .env("SSH_AUTH_SOCK", &socket);
     // Asked until it answers: the socket has its name before the agent listens on it.
-    wait_for("ssh-agent", || add.output().unwrap().status.success());
+    let answers = eventually(|| add.output().unwrap().status.success());
+    assert!(answers, "ssh-agent did not come up");
     (agent, socket)
 }
 
@@ -96,7 +99,23 @@ fn missing() -> Option<&'static str> {
     if nix::unistd::geteuid().is_root() && fs::create_dir_all("/run/sshd").is_err() {
         return Some("/run/sshd cannot be made");
     }
+    let Some(user) = user() else {
+        return Some("this user has no name");
+    };
+    if !user.shell.to_string_lossy().ends_with("sh") {
+        return Some("this user may not log in");
+    }
+    // Only root can read it, and only the server of root does.
+    let locked = format!("{}:!", user.name);
+    let shadow = fs::read_to_string("/etc/shadow").unwrap_or_default();
+    if shadow.lines().any(|line| line.starts_with(&locked)) {
+        return Some("the password of this user is locked");
+    }
     None
+}
+
+fn user() -> Option<User> {
+    User::from_uid(nix::unistd::geteuid()).ok().flatten()
 }
 
 #[test]
@@ -125,11 +144,9 @@ fn d19_a_repository_behind_a_real_ssh_server() {
         &["clone", "-q", "--bare", "work", "r.git"],
         &env.path(""),
     );
-    let (_server, port) = serve(&directory);
+    let port = serve(&directory);
     let (_agent, socket) = serve_keys(&directory);
-    let user = nix::unistd::User::from_uid(nix::unistd::geteuid())
-        .unwrap()
-        .unwrap();
+    let user = user().unwrap();
     let url = format!(
         "ssh://{}@127.0.0.1:{port}{}",
         user.name,

@@ -25,8 +25,8 @@ fn with_mounts(env: &Env, mount: &str, script: &str, flags: &[&str]) -> Option<S
         .stdin(Stdio::null())
         .output()
         .ok()?;
-    if output.status.code() == Some(99) {
-        let why = String::from_utf8_lossy(&output.stderr);
+    let why = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(99) || why.starts_with("unshare:") {
         eprintln!("SKIPPED: {mount}: {why}");
         return None;
     }

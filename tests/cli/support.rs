@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -16,6 +17,76 @@ pub fn program() -> PathBuf {
         || PathBuf::from(env!("CARGO_BIN_EXE_layercake")),
         PathBuf::from,
     )
+}
+
+/// Variables that change what the program does, or git for it, and that a machine may have set.
+const FOREIGN: [&str; 15] = [
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "SSH_AUTH_SOCK",
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+];
+
+/// Without what the environment of this machine would change.
+pub fn at_home(mut command: Command) -> Command {
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The program under test, to be given arguments.
+pub fn layercake() -> Command {
+    at_home(Command::new(program()))
+}
+
+/// As long as anything that must happen may take on a machine with other things to do.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Whether it holds, sooner or later.
+pub fn eventually(mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A text that nothing else on the machine has, neither other tests nor other runs of this one.
+pub fn unique() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+    text.trim().to_owned()
+}
+
+/// A number of seconds, some years, that nothing else on the machine sleeps.
+pub fn unique_seconds() -> String {
+    let digits = u64::from_str_radix(&unique()[..8], 16).unwrap();
+    (100_000_000 + digits % 800_000_000).to_string()
+}
+
+/// Command lines of processes. One that has ended has none, also where nobody waits for orphans.
+pub fn command_lines() -> Vec<String> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines
+        .map(|line| String::from_utf8_lossy(&line).into_owned())
+        .collect()
 }
 
 /// Copies the program under test without what debuggers read of it, which is most of it.
@@ -35,15 +106,20 @@ fn busybox() -> Option<PathBuf> {
     is_static(&fs::read(&found).ok()?).then_some(found)
 }
 
-/// A program with an interpreter (`PT_INTERP`) would not run in an image that holds nothing else.
+/// A program with an interpreter (`PT_INTERP`) would not run in an image that holds nothing else,
+/// nor would a script.
 fn is_static(elf: &[u8]) -> bool {
     let number = |at: usize, size: usize| {
-        let bytes = elf[at..at + size].iter().rev();
-        bytes.fold(0, |n, byte| n << 8 | usize::from(*byte))
+        let bytes = elf.get(at..at.checked_add(size)?)?.iter().rev();
+        Some(bytes.fold(0, |n, byte| n << 8 | usize::from(*byte)))
     };
-    // e_phoff, e_phentsize, e_phnum of a 64-bit little-endian file.
-    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
-    (0..count).all(|i| number(table + i * size, 4) != 3)
+    let has_none = || {
+        // e_phoff, e_phentsize, e_phnum of a 64-bit little-endian file.
+        let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+        let mut kinds = (0..count).map(|i| number(table + i * size, 4));
+        Some(kinds.all(|kind| kind != Some(3)))
+    };
+    elf.starts_with(b"\x7fELF\x02\x01") && has_none().unwrap_or(false)
 }
 
 /// Whether steps can run here; says why not, once.
@@ -82,7 +158,7 @@ pub const MASKED: &str = "--masked-proc";
 
 /// The program under test where parts of /proc are covered.
 fn with_masked_proc() -> Command {
-    let mut command = Command::new("unshare");
+    let mut command = at_home(Command::new("unshare"));
     let script = "mount -t tmpfs none /proc/irq && exec \"$0\" \"$@\"";
     command.args(["--mount", "sh", "-c", script]).arg(program());
     command
@@ -154,9 +230,14 @@ impl Env {
     }
 
     pub fn bare() -> Self {
+        let mut place = std::env::temp_dir();
+        // The name of a socket in it has at most 107 bytes.
+        if place.as_os_str().len() > 60 {
+            place = "/tmp".into();
+        }
         let root = tempfile::Builder::new()
             .prefix("layercake-")
-            .tempdir()
+            .tempdir_in(place)
             .unwrap();
         fs::create_dir(root.path().join("context")).unwrap();
         Self { root }
@@ -201,7 +282,7 @@ impl Env {
     pub fn command(&self, flags: &[&str]) -> Command {
         let mut command = match flags.contains(&MASKED) {
             true => with_masked_proc(),
-            false => Command::new(program()),
+            false => layercake(),
         };
         let flags: Vec<&str> = flags.iter().copied().filter(|f| *f != MASKED).collect();
         command
@@ -231,12 +312,20 @@ impl Env {
     pub fn image(&self) -> Image {
         Image::read(&self.path("out"))
     }
+
+    /// Mounts seen by this process that have to do with this directory. Others come and go.
+    pub fn mounts(&self) -> Vec<String> {
+        let name = self.root.path().file_name().unwrap().to_str().unwrap();
+        let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let ours = all.lines().filter(|line| line.contains(name));
+        ours.map(str::to_owned).collect()
+    }
 }
 
 impl Drop for Env {
     fn drop(&mut self) {
         // Layers hold files of mapped ids.
-        let mut prune = Command::new(program());
+        let mut prune = layercake();
         prune
             .args(["prune", "--all"])
             .env("LAYERCAKE_ROOT", self.path("store"));

@@ -7,24 +7,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Env, can_run};
+use crate::support::{Env, can_run, command_lines, eventually, unique};
 
 /// More rounds are asked for with this variable.
 const ROUNDS: &str = "LAYERCAKE_KILL_ROUNDS";
 
 fn processes_with(marker: &str) -> usize {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok());
-    lines
-        .filter(|l| String::from_utf8_lossy(l).contains(marker))
-        .count()
-}
-
-fn mounts() -> usize {
-    std::fs::read_to_string("/proc/self/mountinfo")
-        .unwrap()
-        .lines()
-        .count()
+    let lines = command_lines();
+    lines.iter().filter(|line| line.contains(marker)).count()
 }
 
 /// Lock files of cache mounts that somebody holds.
@@ -37,16 +27,6 @@ fn locked_caches(store: &Path) -> usize {
         .filter(|f| f.file_name() == "lock")
         .filter(|f| std::fs::File::open(f.path()).unwrap().try_lock().is_err())
         .count()
-}
-
-fn eventually(condition: impl Fn() -> bool) -> bool {
-    (0..250).any(|_| {
-        let holds = condition();
-        if !holds {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        holds
-    })
 }
 
 fn start(env: &Env, flags: &[&str]) -> Child {
@@ -68,7 +48,7 @@ fn nothing_is_left_of_steps_that_end_at_random_moments() {
         .and_then(|r| r.parse().ok())
         .unwrap_or(60_u64);
     let env = Env::new();
-    let marker = format!("survive-{}", std::process::id());
+    let marker = unique();
     // Each leaves a daemon that ignores signals and holds its output, in a cache others want.
     let step = |n: u32| {
         format!(
@@ -78,7 +58,6 @@ fn nothing_is_left_of_steps_that_end_at_random_moments() {
         )
     };
     env.dockerfile(&format!("FROM busybox\n{}{}{}", step(1), step(3), step(5)));
-    let before = mounts();
     // Moments that differ with each round and are the same in each run of the test.
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     for round in 0..rounds {
@@ -112,7 +91,7 @@ fn nothing_is_left_of_steps_that_end_at_random_moments() {
             "round {round}"
         );
     }
-    assert_eq!(mounts(), before);
+    assert_eq!(env.mounts(), [""; 0]);
     let begin = Instant::now();
     env.build(&["--no-cache"]).success();
     // The daemons sleep for 15 minutes.

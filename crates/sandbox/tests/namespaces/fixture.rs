@@ -14,6 +14,15 @@ use layercake_sandbox::spec::{
 };
 use layercake_sandbox::{Cancel, Error, run};
 
+/// As long as anything that must happen may take on a machine with other things to do.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A text that nothing else on the machine has, neither other tests nor other runs of this one.
+pub fn unique() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+    text.trim().to_owned()
+}
+
 static IDS: AtomicU32 = AtomicU32::new(0);
 
 /// How many ids exist inside.
@@ -66,6 +75,10 @@ pub fn base() -> &'static Path {
             "opt/full",
         ] {
             std::fs::create_dir_all(root.join(name)).unwrap();
+            // Whatever the umask is.
+            for path in Path::new(name).ancestors() {
+                set_mode(&root.join(path), 0o755);
+            }
         }
         set_mode(&root.join("tmp"), 0o1777);
         std::fs::copy(busybox(), root.join("bin/busybox")).unwrap();
@@ -82,8 +95,13 @@ pub fn base() -> &'static Path {
         {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
-        std::fs::write(root.join("opt/full/file"), "from the base\n").unwrap();
+        for (name, text) in [
+            ("etc/passwd", "root:x:0:0::/root:/bin/sh\n"),
+            ("opt/full/file", "from the base\n"),
+        ] {
+            std::fs::write(root.join(name), text).unwrap();
+            set_mode(&root.join(name), 0o644);
+        }
         symlink("/opt", root.join("link")).unwrap();
         set_mode(root, 0o755);
         directory
@@ -158,7 +176,7 @@ impl Fixture {
             privileges: Privileges::Default,
             shm_size: None,
             rlimits: Vec::new(),
-            timeout: Some(Duration::from_secs(60)),
+            timeout: Some(PATIENCE),
             emulation: None,
             cgroups: Vec::new(),
         };

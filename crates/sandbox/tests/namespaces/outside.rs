@@ -12,7 +12,7 @@ use layercake_sandbox::{Cancel, Error, run};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Test;
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, PATIENCE, unique};
 
 pub const TESTS: &[Test] = &[
     (
@@ -57,9 +57,6 @@ pub const TESTS: &[Test] = &[
 
 /// The first argument of an outer process that a test starts and kills.
 pub const OUTER: &str = "--outer";
-
-/// As long as a loaded machine may take for anything here.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What this program does inside for a test outside.
 pub fn role(inside: Inside) -> ExitCode {
@@ -221,7 +218,7 @@ fn sleep_in_a_step(marker: &str) -> ExitCode {
 
 /// A text that only the processes of one test have in their arguments.
 fn marker(name: &str) -> String {
-    format!("marker-{name}-{}", std::process::id())
+    format!("marker-{name}-{}", unique())
 }
 
 /// A process that is killed when its test fails.
