@@ -279,6 +279,8 @@ fn capability(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
@@ -286,7 +288,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let run = directory.path().join("run");
         std::fs::create_dir(&run).unwrap();
-        let _socket = std::os::unix::net::UnixListener::bind(run.join("socket")).unwrap();
+        let handle = std::fs::File::open(&run).unwrap();
+        // The name of the directory may be too long for a socket address.
+        let address = format!("/proc/self/fd/{}/socket", handle.as_raw_fd());
+        let _socket = std::os::unix::net::UnixListener::bind(address).unwrap();
         let clock = StepClock {
             start: (0, 0),
             end: (i64::MAX, 0),

@@ -1,4 +1,5 @@
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -151,7 +152,10 @@ fn c09_c11_c12_c13_metadata() {
     symlink("/etc/passwd", root.join("l")).unwrap();
     fs::create_dir(root.join("d")).unwrap();
     fs::set_permissions(root.join("d"), fs::Permissions::from_mode(0o2700)).unwrap();
-    let _socket = UnixListener::bind(root.join("s")).unwrap();
+    let handle = fs::File::open(root).unwrap();
+    // The name of the directory may be too long for a socket address.
+    let address = format!("/proc/self/fd/{}/s", handle.as_raw_fd());
+    let _socket = UnixListener::bind(address).unwrap();
     let tree = open(root, "");
     let node = |path: &[u8]| tree.node(path).unwrap().unwrap();
 

@@ -1,6 +1,8 @@
 //! Each test changes a real directory as a step would.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +15,8 @@ struct Root {
 
 impl Root {
     fn new() -> Self {
+        // As the program sets it.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("fs")).unwrap();
         Self { directory }
@@ -37,6 +41,12 @@ impl Root {
         };
         let text = |item: &Item| String::from_utf8_lossy(&item.entry.path).into_owned();
         items.iter().map(|i| (text(i), kind(i))).collect()
+    }
+
+    /// A socket in a directory whose name may be too long for a socket address.
+    fn socket(&self, directory: &str, name: &str) -> UnixListener {
+        let directory = std::fs::File::open(self.path(directory)).unwrap();
+        UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd())).unwrap()
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -143,7 +153,7 @@ fn l13_sockets_do_not_reach_the_next_step() {
     let root = Root::new();
     root.write("run/x", "1");
     let time = root.path("run").metadata().unwrap().modified().unwrap();
-    let _socket = std::os::unix::net::UnixListener::bind(root.path("run/socket")).unwrap();
+    let _socket = root.socket("run", "socket");
     let touched = std::fs::File::open(root.path("run")).unwrap();
     touched.set_modified(time).unwrap();
     root.snapshot();
@@ -163,10 +173,10 @@ fn l13_a_socket_in_the_place_of_a_file_is_told() {
         let changes = before.changes(&root.path(""), Owners::Inode, None);
         changes.unwrap().is_whole
     };
-    let _one = std::os::unix::net::UnixListener::bind(root.path("b")).unwrap();
+    let _one = root.socket("", "b");
     assert!(is_whole());
     std::fs::remove_file(root.path("a")).unwrap();
-    let _other = std::os::unix::net::UnixListener::bind(root.path("a")).unwrap();
+    let _other = root.socket("", "a");
     assert!(!is_whole());
 }
 
@@ -205,12 +215,18 @@ fn a_layer_on_top_gives_the_merged_tree() {
         entry("turned", directory.clone(), 14),
         entry("turned/x", file.clone(), 15),
     ]);
-    let top = Index::new(vec![
+    let mut top = vec![
         entry("d/x", Kind::Whiteout, 0),
         entry("d/z", file.clone(), 22),
         entry("e/inside", file.clone(), 23),
         entry("turned", file, 24),
-    ]);
+    ];
+    // A directory that no entry is for belongs to root, to whom only root can give it.
+    let is_root = entry("", directory.clone(), 0).uid == 0;
+    if !is_root {
+        top.insert(2, entry("e", directory, 0));
+    }
+    let top = Index::new(top);
     let open = |_: &Found<'_>| Content::Bytes(Arc::from(&b"data"[..])).open();
     let layers = vec![Arc::new(bottom), Arc::new(top)];
     let merged = View::new(layers.clone());

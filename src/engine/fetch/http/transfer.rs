@@ -315,8 +315,12 @@ mod tests {
     use super::*;
 
     /// Transfers what a server says that answers every connection with these bytes and then keeps
-    /// it open, silent.
-    fn transfer_of(says: &'static str, size_max: u64) -> Result<u64, TransferError> {
+    /// it open, silent. For so long it is waited for.
+    fn transfer_of(
+        says: &'static str,
+        size_max: u64,
+        read: Duration,
+    ) -> Result<u64, TransferError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/f", listener.local_addr().unwrap());
         std::thread::spawn(move || {
@@ -341,7 +345,7 @@ mod tests {
             size_max,
         };
         let timeouts = Timeouts {
-            read: Duration::from_millis(50),
+            read,
             ..Timeouts::default()
         };
         let client = oci::http::client(timeouts).unwrap();
@@ -354,10 +358,13 @@ mod tests {
         Ok(store.commit_blob(done.writer, None).unwrap().1)
     }
 
+    /// Longer than a loaded machine takes to answer.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
     #[test]
     fn a_silent_server_is_given_up() {
         for says in ["", "HTTP/1.1 200 x\r\nContent-Length: 100\r\n\r\nonly this"] {
-            let failed = transfer_of(says, 1000).unwrap_err();
+            let failed = transfer_of(says, 1000, Duration::from_millis(50)).unwrap_err();
             assert!(matches!(failed, TransferError::Network(_)), "{failed:?}");
         }
     }
@@ -368,8 +375,8 @@ mod tests {
             "HTTP/1.1 200 x\r\nContent-Length: 11\r\n\r\n12345678901",
             "HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n12345678901\r\n0\r\n\r\n",
         ] {
-            assert_eq!(transfer_of(says, 11).unwrap(), 11);
-            let failed = transfer_of(says, 10).unwrap_err();
+            assert_eq!(transfer_of(says, 11, PATIENCE).unwrap(), 11);
+            let failed = transfer_of(says, 10, PATIENCE).unwrap_err();
             assert!(
                 matches!(failed, TransferError::TooLong { limit: 10 }),
                 "{failed:?}"
@@ -383,7 +390,7 @@ mod tests {
             ("HTTP/1.1 304 x\r\n\r\n", 304),
             ("HTTP/1.1 206 x\r\nContent-Length: 1\r\n\r\nx", 206),
         ] {
-            let failed = transfer_of(says, 10).unwrap_err();
+            let failed = transfer_of(says, 10, PATIENCE).unwrap_err();
             let TransferError::Status { status: found } = failed else {
                 panic!("{failed:?}");
             };
