@@ -475,7 +475,7 @@ impl StepGroup {
 
 impl Drop for StepGroup {
     fn drop(&mut self) {
-        const ATTEMPTS: u32 = 50;
+        const ATTEMPTS: u32 = 1000;
         for (_, path) in &self.directories {
             for _ in 0..ATTEMPTS {
                 match fs::remove_dir(path) {

@@ -29,7 +29,7 @@ use crate::spec::Processes;
 use crate::{passing, sys};
 
 /// Killed processes may take this long to go (a slow disk); then they are given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// As long a number is taken for the same process: in less not all numbers can be used up.
 const MEMORY: Duration = Duration::from_millis(500);
 /// As often it is looked again at once; then there is something that takes its time to end.
@@ -106,7 +106,7 @@ impl Watch {
     /// Kills every process of the step.
     ///
     /// # Errors
-    /// When one does not end within ten seconds.
+    /// When one does not end within a minute.
     pub(crate) fn kill(&self) -> io::Result<()> {
         let Some((_, namespace)) = &self.namespace else {
             return Ok(());

@@ -8,13 +8,13 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 /// A killed process may take this long to go (a slow disk); then it is given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Kills every descendant of this process, which must adopt orphans (`PR_SET_CHILD_SUBREAPER`), and
 /// waits for their end. The caller has no other children.
 ///
 /// # Errors
-/// When one does not end within ten seconds.
+/// When one does not end within a minute.
 pub(crate) fn kill_descendants() -> io::Result<()> {
     let started = Instant::now();
     let mut pause = Duration::from_micros(100);
