@@ -2,45 +2,42 @@
 //! the layer that these changes are.
 
 mod links;
+mod paths;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeMap;
 
 use store::content::{Content, Item};
 use store::scan::CAPABILITY;
-use store::tree::{Entry, Kind, compare_paths};
+use store::tree::{Entry, Kind};
 use store::view::{Resolved, Step, TooManyLinks, View, resolve_with};
 
+use self::paths::{PathMap, Place};
 use super::error::{CopyError, text};
 
 /// The set-group-id bit of a mode.
 const SET_GID: u32 = 0o2000;
 
-/// A path, ordered so that a directory comes right before what is in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Path(Vec<u8>);
-
-impl PartialOrd for Path {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Path {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        compare_paths(&self.0, &other.0)
-    }
-}
-
 #[derive(Debug)]
 struct Change {
     item: Item,
-    /// What the layers below have at or below this path is gone: all but directories that were
-    /// there and stay.
-    hides_base: bool,
+    base: BaseBelow,
     /// Changes with one number are names of one file. Each has all of it, so that any of them can
     /// be overwritten; who is the hard link is settled in the end.
     group: Option<LinkGroup>,
+}
+
+/// What shows of the layers below in the directory at a path. Of all that the changes above a path
+/// say, the later variant counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum BaseBelow {
+    /// All that nothing else is put over: it is a directory that was there and stays.
+    Shows,
+    /// Nothing, whatever there was.
+    Hidden,
+    /// Nothing, as there was no directory; a file of the layers below may have had its name.
+    Nothing,
 }
 
 /// Names of one file (rule C15); see [`Destination::new_group`].
@@ -60,7 +57,7 @@ pub(crate) struct Thing {
 #[derive(Debug)]
 pub(crate) struct Destination<'a> {
     base: &'a View,
-    changes: BTreeMap<Path, Change>,
+    changes: PathMap<Change>,
     groups: usize,
     /// Of files whose metadata a further name changed: that of all names.
     shared: BTreeMap<LinkGroup, Meta>,
@@ -100,7 +97,7 @@ impl<'a> Destination<'a> {
     pub(crate) fn new(base: &'a View) -> Self {
         Self {
             base,
-            changes: BTreeMap::new(),
+            changes: PathMap::new(),
             groups: 0,
             shared: BTreeMap::new(),
         }
@@ -115,10 +112,14 @@ impl<'a> Destination<'a> {
     /// What is at `path`; symlinks not followed.
     #[must_use]
     pub(crate) fn existing(&self, path: &[u8]) -> Existing<'_> {
-        let entry = match self.changes.get(&Path(path.to_vec())) {
+        let mut base = BaseBelow::Shows;
+        let change = self
+            .changes
+            .get_below(path, |above| base = base.max(above.base));
+        let entry = match change {
             Some(change) => Some(&change.item.entry),
-            None if self.is_hidden(path) => None,
-            None => self.base.lookup(path).map(|found| found.entry),
+            None if base == BaseBelow::Shows => self.base.lookup(path).map(|found| found.entry),
+            None => None,
         };
         match entry.map(|entry| (entry, &entry.kind)) {
             None | Some((_, Kind::Whiteout)) => Existing::Nothing,
@@ -126,15 +127,6 @@ impl<'a> Destination<'a> {
             Some((_, Kind::Symlink { target })) => Existing::Symlink(target),
             Some(_) => Existing::Other,
         }
-    }
-
-    /// Whether a change above `path` took away what the layers below have there.
-    fn is_hidden(&self, path: &[u8]) -> bool {
-        ancestors(path).any(|a| {
-            self.changes
-                .get(&Path(a.to_vec()))
-                .is_some_and(|c| c.hides_base)
-        })
     }
 
     /// Follows symlinks, those of this instruction included (rule C22).
@@ -202,23 +194,26 @@ impl<'a> Destination<'a> {
             // The root's own metadata is in no layer (rule L16).
             return Ok(());
         }
-        let kind = Kind::Directory { opaque: false };
-        if let Some(change) = self.changes.get_mut(&Path(path.to_vec()))
-            && change.item.entry.kind == kind
-        {
-            change.item.entry = entry(path, kind, meta);
-            return Ok(());
-        }
-        let merges = matches!(self.existing(path), Existing::Directory(_));
-        let item = Item {
-            entry: entry(path, kind, meta),
-            content: Content::None,
+        let (place, base) = self.place(path)?;
+        let change = self.changes.at(place);
+        let base = match change {
+            Some(change) => change.base,
+            None if base == BaseBelow::Shows => {
+                let found = self.base.lookup(path);
+                if found.is_some_and(|found| found.is_directory()) {
+                    base
+                } else {
+                    BaseBelow::Nothing
+                }
+            }
+            None => base,
         };
-        self.insert(Change {
-            item,
-            hides_base: !merges,
+        *change = Some(Change {
+            item: directory(path, meta),
+            base,
             group: None,
-        })
+        });
+        Ok(())
     }
 
     /// Gives a directory that exists another mode (rule C33).
@@ -242,17 +237,8 @@ impl<'a> Destination<'a> {
     /// # Errors
     /// [`CopyError::ReservedName`].
     pub(crate) fn put(&mut self, path: &[u8], thing: Thing) -> Result<(), CopyError> {
-        let key = Path(path.to_vec());
-        let later = (Bound::Excluded(&key), Bound::Unbounded);
-        let below: Vec<Path> = self
-            .changes
-            .range::<Path, _>(later)
-            .take_while(|(p, _)| is_below(&p.0, path))
-            .map(|(p, _)| p.clone())
-            .collect();
-        for path in below {
-            self.changes.remove(&path);
-        }
+        let (place, base) = self.place(path)?;
+        self.changes.remove_below(place);
         let Thing {
             kind,
             meta,
@@ -263,20 +249,24 @@ impl<'a> Destination<'a> {
             entry: entry(path, kind, meta),
             content,
         };
-        self.insert(Change {
+        *self.changes.at(place) = Some(Change {
             item,
-            hides_base: true,
+            base: base.max(BaseBelow::Hidden),
             group,
-        })
+        });
+        Ok(())
     }
 
-    fn insert(&mut self, change: Change) -> Result<(), CopyError> {
-        let path = &change.item.entry.path;
+    /// Where a change of `path` belongs, and what the directories above say of the layers below.
+    fn place(&mut self, path: &[u8]) -> Result<(Place, BaseBelow), CopyError> {
         if path.split(|c| *c == b'/').any(is_reserved) {
             return Err(CopyError::ReservedName { path: text(path) });
         }
-        self.changes.insert(Path(path.clone()), change);
-        Ok(())
+        let mut base = BaseBelow::Shows;
+        let place = self
+            .changes
+            .place(path, |above| base = base.max(above.base));
+        Ok((place, base))
     }
 
     /// Sets the time of a directory that exists (rule C07).
@@ -299,34 +289,19 @@ impl<'a> Destination<'a> {
     /// content (rules L07-L09). Of extended attributes only capabilities stay (rule L12). Sorted.
     #[must_use]
     pub(crate) fn into_items(mut self) -> Vec<Item> {
-        let linked = self.settle_links();
-        let base = self.base;
-        let whiteouts = self.whiteouts().into_iter();
-        let mut layer: BTreeMap<Path, Item> = whiteouts
-            .map(|item| (Path(item.entry.path.clone()), item))
-            .collect();
-        let mut parents: BTreeMap<Path, Item> = BTreeMap::new();
-        for (path, change) in self.changes {
-            if linked.contains(&path) || !is_unchanged(base, &change.item) {
-                layer.insert(path, change.item);
-            } else if matches!(change.item.entry.kind, Kind::Directory { .. }) {
-                parents.insert(path, change.item);
-            }
-        }
-        let wanted: BTreeSet<Vec<u8>> = layer
-            .keys()
-            .flat_map(|p| ancestors(&p.0).map(<[u8]>::to_vec))
-            .collect();
-        for path in wanted.into_iter().map(Path) {
-            if layer.contains_key(&path) {
+        self.settle_links();
+        self.add_whiteouts();
+        let mut items: Vec<Item> = Vec::new();
+        for change in self.changes.into_values() {
+            if is_unchanged(self.base, &change) {
                 continue;
             }
-            let item = parents
-                .remove(&path)
-                .unwrap_or_else(|| base_directory(base, &path.0));
-            layer.insert(path, item);
+            // What is above the item before has been added, or is that item.
+            let before = items.last().map_or(&[][..], |item| &item.entry.path);
+            let missing = ancestors_apart(&change.item.entry.path, before);
+            items.extend(missing.map(|path| base_directory(self.base, path)));
+            items.push(change.item);
         }
-        let mut items: Vec<Item> = layer.into_values().collect();
         for item in &mut items {
             let xattrs = &mut item.entry.xattrs;
             xattrs.retain(|(name, _)| name == CAPABILITY.as_bytes());
@@ -336,23 +311,30 @@ impl<'a> Destination<'a> {
 
     /// For each new directory where the layers below have one too: their names in it that are not
     /// names of the new one.
-    fn whiteouts(&self) -> Vec<Item> {
-        let mut items = Vec::new();
-        for (path, change) in &self.changes {
-            if !change.hides_base || !matches!(change.item.entry.kind, Kind::Directory { .. }) {
+    fn add_whiteouts(&mut self) {
+        let mut gone = Vec::new();
+        for change in self.changes.values() {
+            let entry = &change.item.entry;
+            let is_directory = matches!(entry.kind, Kind::Directory { .. });
+            if change.base != BaseBelow::Hidden || !is_directory {
                 continue;
             }
-            for child in self.base.children(&path.0) {
-                if !self.changes.contains_key(&Path(child.path.to_vec())) {
-                    let entry = entry(child.path, Kind::Whiteout, Meta::default());
-                    items.push(Item {
-                        entry,
-                        content: Content::None,
-                    });
-                }
-            }
+            let children = self.base.children(&entry.path).into_iter();
+            let paths = children.map(|child| child.path);
+            gone.extend(paths.filter(|path| self.changes.get(path).is_none()));
         }
-        items
+        for path in gone {
+            let item = Item {
+                entry: entry(path, Kind::Whiteout, Meta::default()),
+                content: Content::None,
+            };
+            let place = self.changes.place(path, |_| {});
+            *self.changes.at(place) = Some(Change {
+                item,
+                base: BaseBelow::Hidden,
+                group: None,
+            });
+        }
     }
 }
 
@@ -382,11 +364,14 @@ impl Meta {
 }
 
 /// Rule L05.
-fn is_unchanged(base: &View, item: &Item) -> bool {
-    let Some(found) = base.lookup(&item.entry.path) else {
+fn is_unchanged(base: &View, change: &Change) -> bool {
+    let item = &change.item;
+    // Where there was no directory this one is new, and so is what is in it.
+    if change.base == BaseBelow::Nothing || change.group.is_some() {
         return false;
-    };
-    let Some(found) = base.file_of(found) else {
+    }
+    let found = base.lookup(&item.entry.path);
+    let Some(found) = found.and_then(|found| base.file_of(found)) else {
         return false;
     };
     let same_kind = match (&found.entry.kind, &item.entry.kind) {
@@ -406,6 +391,10 @@ fn base_directory(base: &View, path: &[u8]) -> Item {
         },
         |found| Meta::of(found.entry),
     );
+    directory(path, meta)
+}
+
+fn directory(path: &[u8], meta: Meta) -> Item {
     Item {
         entry: entry(path, Kind::Directory { opaque: false }, meta),
         content: Content::None,
@@ -437,6 +426,13 @@ fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
         .enumerate()
         .filter(|(_, c)| **c == b'/')
         .map(|(i, _)| &path[..i])
+}
+
+/// Those of [`ancestors`] that neither lead to `other` nor are it.
+fn ancestors_apart<'p>(path: &'p [u8], other: &[u8]) -> impl Iterator<Item = &'p [u8]> + use<'p> {
+    let other = other.iter().chain(b"/");
+    let shared = other.zip(path).take_while(|(a, b)| a == b).count();
+    ancestors(path).skip_while(move |ancestor| ancestor.len() < shared)
 }
 
 fn is_below(path: &[u8], directory: &[u8]) -> bool {

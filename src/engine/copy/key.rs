@@ -22,13 +22,13 @@ impl Selection<'_> {
     /// operation on an equal destination the result is the same but for times.
     #[must_use]
     pub fn key(&self) -> ContentKey {
-        let mut hasher = Framed(blake3::Hasher::new());
-        hasher.0.update(VERSION);
+        let mut hasher = Framed::default();
+        hasher.raw(VERSION);
         hasher.number(self.matches.len());
         for found in &self.matches {
             hash_match(&mut hasher, found);
         }
-        *hasher.0.finalize().as_bytes()
+        hasher.finish()
     }
 }
 
@@ -96,7 +96,7 @@ fn hash_kind(hasher: &mut Framed, kind: &NodeKind) {
         NodeKind::Directory => hasher.bytes(b"d"),
         NodeKind::File { size } => {
             hasher.bytes(b"f");
-            hasher.0.update(&size.to_le_bytes());
+            hasher.raw(&size.to_le_bytes());
         }
         NodeKind::Symlink { target } => {
             hasher.bytes(b"l");
@@ -117,15 +117,56 @@ fn hash_kind(hasher: &mut Framed, kind: &NodeKind) {
 }
 
 /// Every value with its length before it, so that no two lists look alike (rule K18).
-struct Framed(blake3::Hasher);
+#[derive(Default)]
+struct Framed {
+    hasher: blake3::Hasher,
+    /// What is not hashed yet: many small pieces at once cost much less.
+    pending: Vec<u8>,
+}
+
+/// Bytes.
+const PENDING_MAX: usize = 64 << 10;
 
 impl Framed {
     fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len());
-        self.0.update(bytes);
+        self.raw(bytes);
     }
 
     fn number(&mut self, number: usize) {
-        self.0.update(&(number as u64).to_le_bytes());
+        self.raw(&(number as u64).to_le_bytes());
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= PENDING_MAX {
+            self.hasher.update(&self.pending);
+            self.pending.clear();
+        }
+    }
+
+    fn finish(mut self) -> ContentKey {
+        self.hasher.update(&self.pending);
+        *self.hasher.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_much_is_hashed_at_once_does_not_matter() {
+        let piece = [7; 1000];
+        for count in [0, 1, 65, 66, 200] {
+            let mut hasher = Framed::default();
+            let mut plain = blake3::Hasher::new();
+            for _ in 0..count {
+                hasher.bytes(&piece);
+                plain.update(&1000_u64.to_le_bytes());
+                plain.update(&piece);
+            }
+            assert_eq!(hasher.finish(), *plain.finalize().as_bytes(), "{count}");
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! Names of one file (rules C15, D04, L11).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use store::content::Content;
 use store::tree::Kind;
 
-use super::{Destination, Existing, LinkGroup, Meta, Path, Thing, is_below};
+use super::{Destination, Existing, LinkGroup, Meta, Thing, is_below};
 use crate::engine::copy::error::{CopyError, text};
 use crate::engine::copy::tree::LayerFiles;
 
@@ -55,7 +55,7 @@ impl Destination<'_> {
         if !matches!(self.existing(path), Existing::Symlink(_) | Existing::Other) {
             return Ok(None);
         }
-        if !self.changes.contains_key(&Path(path.to_vec())) {
+        if self.changes.get(path).is_none() {
             let found = self.base.lookup(path);
             let Some(found) = found.and_then(|found| self.base.file_of(found)) else {
                 return Ok(None);
@@ -80,7 +80,8 @@ impl Destination<'_> {
             self.put(path, thing)?;
         }
         let new = self.new_group();
-        let Some(change) = self.changes.get_mut(&Path(path.to_vec())) else {
+        let place = self.changes.place(path, |_| {});
+        let Some(change) = self.changes.at(place) else {
             return Ok(None);
         };
         let group = *change.group.get_or_insert(new);
@@ -94,30 +95,28 @@ impl Destination<'_> {
     }
 
     /// Of the names of one file the first stays the file and the others become hard links to it
-    /// (rule L11). Returns all names of files that have several.
-    pub(super) fn settle_links(&mut self) -> BTreeSet<Path> {
-        for change in self.changes.values_mut() {
-            if let Some(meta) = change.group.and_then(|group| self.shared.get(&group)) {
-                meta.clone().give_to(&mut change.item.entry);
-            }
+    /// (rule L11). Files with one name are in no group afterwards.
+    pub(super) fn settle_links(&mut self) {
+        let mut names = vec![0_usize; self.groups + 1];
+        for group in self.changes.values().filter_map(|change| change.group) {
+            names[group.0] += 1;
         }
-        let mut names: BTreeMap<LinkGroup, Vec<Path>> = BTreeMap::new();
-        for (path, change) in &self.changes {
-            if let Some(group) = change.group {
-                names.entry(group).or_default().push(path.clone());
+        let mut files: BTreeMap<LinkGroup, Vec<u8>> = BTreeMap::new();
+        self.changes.for_each_mut(|change| {
+            let Some(group) = change.group else { return };
+            let entry = &mut change.item.entry;
+            if let Some(meta) = self.shared.get(&group) {
+                meta.clone().give_to(entry);
             }
-        }
-        names.retain(|_, names| names.len() > 1);
-        for names in names.values() {
-            for name in &names[1..] {
-                if let Some(change) = self.changes.get_mut(name) {
-                    change.item.entry.kind = Kind::HardLink {
-                        target: names[0].0.clone(),
-                    };
-                    change.item.content = Content::None;
-                }
+            if names[group.0] == 1 {
+                change.group = None;
+            } else if let Some(file) = files.get(&group) {
+                let target = file.clone();
+                entry.kind = Kind::HardLink { target };
+                change.item.content = Content::None;
+            } else {
+                files.insert(group, entry.path.clone());
             }
-        }
-        names.into_values().flatten().collect()
+        });
     }
 }
