@@ -348,14 +348,19 @@ fn host_files_are_out_of_reach() {
     assert_eq!(names.len(), 1, "{names:?}");
 }
 
-/// An i386 program (exit(0) through `int 0x80`), which the filter cannot judge.
+/// An i386 program (`exit(0)` through `int 0x80`) or one for 32-bit Arm, which the filter cannot
+/// judge.
 fn other_architectures_are_killed() {
-    let code = [0xb8, 1, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80];
+    let (code, machine, flags): (&[u8], u16, u32) = if cfg!(target_arch = "x86_64") {
+        (&[0xb8, 1, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80], 3, 0)
+    } else {
+        (b"\x01\x70\xa0\xe3\0\0\xa0\xe3\0\0\0\xef", 40, 0x0500_0000)
+    };
     let mut elf = vec![0x7f, b'E', b'L', b'F', 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    for half in [2_u16, 3] {
+    for half in [2_u16, machine] {
         elf.extend(half.to_le_bytes());
     }
-    for word in [1_u32, 0x0804_8054, 52, 0, 0] {
+    for word in [1_u32, 0x0804_8054, 52, 0, flags] {
         elf.extend(word.to_le_bytes());
     }
     for half in [52_u16, 32, 1, 0, 0, 0] {
@@ -366,10 +371,10 @@ fn other_architectures_are_killed() {
         elf.extend(word.to_le_bytes());
     }
     elf.extend(code);
-    let mut step = sh("/i386; echo $?");
+    let mut step = sh("/other; echo $?");
     let layer = step.directory("layer");
-    std::fs::write(layer.join("i386"), elf).unwrap();
-    set_mode(&layer.join("i386"), 0o755);
+    std::fs::write(layer.join("other"), elf).unwrap();
+    set_mode(&layer.join("other"), 0o755);
     step.add_lower(layer);
     let out = step.output();
     // 159: killed by SIGSYS; 126: a kernel that does not run such programs at all.
