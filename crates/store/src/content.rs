@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::tree::{ContentHash, Entry};
@@ -36,10 +37,10 @@ impl Item {
 #[derive(Debug, Clone)]
 pub enum Content {
     None,
-    Bytes(Arc<[u8]>),
+    Bytes(Bytes),
     /// Bytes whose BLAKE3 is known.
     Hashed {
-        bytes: Arc<[u8]>,
+        bytes: Bytes,
         hash: ContentHash,
     },
     /// A path below a directory; opened without following any symlink (`openat2`, kernel 5.6), so
@@ -62,7 +63,7 @@ impl Content {
     pub fn open(&self) -> io::Result<Reader> {
         Ok(match self {
             Self::None => Reader::Bytes {
-                bytes: Arc::from(&[][..]),
+                bytes: Bytes::new(),
                 at: 0,
             },
             Self::Bytes(bytes) | Self::Hashed { bytes, .. } => Reader::Bytes {
@@ -88,7 +89,7 @@ impl Content {
 /// An open [`Content`].
 #[derive(Debug)]
 pub enum Reader {
-    Bytes { bytes: Arc<[u8]>, at: usize },
+    Bytes { bytes: Bytes, at: usize },
     File(File),
     Range { file: Arc<File>, at: u64, left: u64 },
 }

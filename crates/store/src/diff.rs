@@ -224,7 +224,6 @@ fn promote_links(mut items: Vec<Item>, first_names: &HashMap<Vec<u8>, Kind>) -> 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
     use super::*;
 
@@ -251,7 +250,7 @@ mod tests {
 
     fn item(path: &str, kind: Kind, mtime: i64) -> Item {
         let content = match &kind {
-            Kind::File { .. } | Kind::HardLink { .. } => Content::Bytes(Arc::from(&b"data"[..])),
+            Kind::File { .. } | Kind::HardLink { .. } => Content::Bytes(b"data"[..].into()),
             _ => Content::None,
         };
         let path = path.as_bytes().to_vec();

@@ -1,22 +1,21 @@
 //! The directory itself, by file descriptors: no path is looked up from the host's root again, and
 //! none leads through a symlink (`openat2`, Linux 5.6).
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::statcache::Identity;
-use crate::engine::copy::{LinkId, Node, NodeKind, Xattrs};
+use crate::engine::copy::{LinkId, Node, NodeKind};
 
-/// As long as Linux lets a value, and all names together, be (xattr(7)).
-const MAX_XATTR: usize = 64 << 10;
-const CAPABILITY: &str = "security.capability";
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK);
 
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -35,12 +34,6 @@ pub(super) enum Seen {
     File(Identity),
     /// It looks like an empty file, but it cannot be opened (rule C13).
     Socket,
-}
-
-pub(super) struct Child {
-    pub name: Vec<u8>,
-    pub node: Node,
-    pub seen: Option<Seen>,
 }
 
 impl Disk {
@@ -80,41 +73,14 @@ impl Disk {
         }
     }
 
-    /// Names in a directory that `wanted` accepts, sorted. What vanishes meanwhile is left out.
-    pub(super) fn list(
-        &self,
-        path: &[u8],
-        wanted: impl Fn(&[u8]) -> bool,
-    ) -> io::Result<Vec<Child>> {
-        let directory = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let mut names: Vec<Vec<u8>> = Vec::new();
-        for entry in Dir::read_from(&directory)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." && wanted(name) {
-                names.push(name.to_vec());
-            }
-        }
-        names.sort();
-        let mut children = Vec::with_capacity(names.len());
-        for name in names {
-            match describe(&directory, &name) {
-                Ok(Found { node, seen }) => children.push(Child { name, node, seen }),
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(children)
+    /// A directory to be listed.
+    pub(super) fn open_directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        Ok(self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)?)
     }
 
     /// The regular file at `path`; never blocks on what may be there instead.
-    pub(super) fn open_file(&self, path: &[u8]) -> io::Result<(File, Stat)> {
-        let file = self.open_at(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
-        let stat = rustix::fs::fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(io::Error::other("no longer a regular file"));
-        }
-        Ok((file.into(), stat))
+    pub(super) fn open_file(&self, path: &[u8]) -> io::Result<File> {
+        Ok(self.open_at(path, FILE)?.into())
     }
 
     fn open_at(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -131,7 +97,8 @@ impl Disk {
     }
 }
 
-fn describe(directory: &OwnedFd, name: &[u8]) -> Result<Found, Errno> {
+/// What has this name; `ENOENT` when nothing has.
+pub(super) fn describe(directory: &OwnedFd, name: &[u8]) -> Result<Found, Errno> {
     let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let file_type = FileType::from_raw_mode(stat.st_mode);
     let (major, minor) = (
@@ -155,10 +122,6 @@ fn describe(directory: &OwnedFd, name: &[u8]) -> Result<Found, Errno> {
         },
     };
     let linked = file_type == FileType::RegularFile && stat.st_nlink > 1;
-    let xattrs = match kind {
-        NodeKind::Directory => directory_xattrs(directory, name),
-        _ => Vec::new(),
-    };
     let node = Node {
         mode: if file_type == FileType::Symlink {
             0o777
@@ -168,7 +131,8 @@ fn describe(directory: &OwnedFd, name: &[u8]) -> Result<Found, Errno> {
         uid: 0,
         gid: 0,
         mtime: None,
-        xattrs,
+        // Not copied (rule O09), so nothing depends on them.
+        xattrs: Vec::new(),
         link: linked.then_some(LinkId::Inode {
             device: stat.st_dev,
             inode: stat.st_ino,
@@ -185,57 +149,32 @@ fn describe(directory: &OwnedFd, name: &[u8]) -> Result<Found, Errno> {
     })
 }
 
-/// None where they cannot be read, as for directories closed to us.
-fn directory_xattrs(parent: &OwnedFd, name: &[u8]) -> Xattrs {
-    // Named through /proc, so that no open is needed; almost no directory has any.
-    let path = [
-        format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(),
-        name,
-    ]
-    .concat();
-    let names = with_buffer(|buffer| rustix::fs::llistxattr(path.as_slice(), buffer));
-    if names.is_ok_and(|names| names.is_empty()) {
-        return Vec::new();
+/// All names in a directory, sorted.
+pub(super) fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = rustix::fs::openat(parent, name, flags, Mode::empty());
-    opened
-        .map(|directory| xattrs(std::os::fd::AsFd::as_fd(&directory)))
-        .unwrap_or_default()
+    names.sort();
+    Ok(names)
 }
 
-/// `user.*` and `security.capability`, sorted; what overlayfs keeps for itself left out.
-pub(super) fn xattrs(file: BorrowedFd<'_>) -> Xattrs {
-    let names = with_buffer(|buffer| rustix::fs::flistxattr(file, buffer));
-    let mut found = Vec::new();
-    for name in names.unwrap_or_default().split_inclusive(|b| *b == 0) {
-        let Ok(name) = CStr::from_bytes_with_nul(name) else {
-            continue;
-        };
-        let text = name.to_bytes();
-        let ours = text.starts_with(b"user.") && !text.starts_with(b"user.overlay.");
-        if !ours && text != CAPABILITY.as_bytes() {
-            continue;
-        }
-        if let Ok(value) = with_buffer(|buffer| rustix::fs::fgetxattr(file, name, buffer)) {
-            found.push((text.to_vec(), value));
-        }
-    }
-    found.sort();
-    found
+/// Like [`Disk::open_file`], for one name.
+pub(super) fn open_file_in(directory: &OwnedFd, name: &[u8]) -> io::Result<File> {
+    let flags = FILE | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(directory, name, flags, Mode::empty())?.into())
 }
 
-/// A short buffer does almost always.
-fn with_buffer(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut short = [0; 256];
-    match call(&mut short) {
-        Ok(length) => Ok(short[..length].to_vec()),
-        Err(Errno::RANGE) => {
-            let mut long = vec![0; MAX_XATTR];
-            let length = call(&mut long)?;
-            long.truncate(length);
-            Ok(long)
-        }
-        Err(error) => Err(error),
+/// # Errors
+/// That it is not a regular file.
+pub(super) fn regular(file: &File) -> io::Result<Identity> {
+    let stat = rustix::fs::fstat(file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::other("no longer a regular file"));
     }
+    Ok(Identity::of(&stat))
 }

@@ -4,6 +4,7 @@
 //! Owners become 0:0 and times the operation's epoch; modes stay as they are on disk, set-id bits
 //! included (rules C09, C11, C12). Sockets are empty files (rule C13).
 
+mod ahead;
 mod contexts;
 mod disk;
 mod hash;
@@ -14,17 +15,20 @@ mod statcache;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
+use rustix::io::Errno;
 use store::content::Content;
 
 use self::disk::{Disk, Seen};
 use self::ignore::Ignore;
-use self::kept::KeptFiles;
-use self::listings::{Children, Listings};
+use self::kept::Holders;
+use self::listings::{Child, Children, Listings, Spot, split};
 use self::statcache::StatCache;
 use crate::engine::copy::{FileFacts, IgnoreRule, Node, Tree, TreeError};
 
@@ -66,10 +70,37 @@ pub struct ContextTree {
     disk: Disk,
     ignore: Option<Ignore>,
     hashes: StatCache,
-    kept: KeptFiles,
     listings: Listings,
-    /// Files found so far.
-    seen: Mutex<HashMap<Vec<u8>, Seen>>,
+    holders: Holders,
+    /// Directories of which all has been read.
+    read_below: Mutex<HashSet<Vec<u8>>>,
+}
+
+/// A directory, opened, with names in it that may be visible.
+struct Unlisted {
+    opened: OwnedFd,
+    names: Vec<Name>,
+}
+
+struct Name {
+    name: Vec<u8>,
+    ignored: bool,
+}
+
+impl Unlisted {
+    /// What has those names now.
+    fn look(&self, names: &[Name]) -> io::Result<Vec<Child>> {
+        let mut children = Vec::with_capacity(names.len());
+        for Name { name, ignored } in names {
+            match disk::describe(&self.opened, name) {
+                Ok(found) => children.push(Child::new(name.clone(), found, *ignored)),
+                // Gone meanwhile.
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(children)
+    }
 }
 
 impl ContextTree {
@@ -98,9 +129,9 @@ impl ContextTree {
             disk,
             ignore,
             hashes,
-            kept: KeptFiles::default(),
             listings: Listings::default(),
-            seen: Mutex::default(),
+            holders: Holders::default(),
+            read_below: Mutex::default(),
         })
     }
 
@@ -113,10 +144,6 @@ impl ContextTree {
         self.hashes.save()
     }
 
-    fn seen(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn failed(&self, action: &'static str, path: &[u8], source: io::Error) -> TreeError {
         TreeError::Io {
             tree: self.name.clone(),
@@ -126,15 +153,17 @@ impl ContextTree {
         }
     }
 
+    fn is_ignored(&self, path: &[u8]) -> bool {
+        let ignore = self.ignore.as_ref();
+        ignore.is_some_and(|ignore| ignore.matches(path))
+    }
+
     /// Whether the ignore file lets `path` be seen: a directory it names is there nevertheless if
     /// a `!` rule brings back something in it (rules I04, I05).
-    fn is_visible(&self, path: &[u8], node: &Node) -> Result<bool, TreeError> {
-        let Some(ignore) = &self.ignore else {
+    fn is_visible(&self, path: &[u8], node: &Node, ignored: bool) -> Result<bool, TreeError> {
+        let Some(ignore) = self.ignore.as_ref().filter(|_| ignored) else {
             return Ok(true);
         };
-        if path.is_empty() || !ignore.matches(path) {
-            return Ok(true);
-        }
         if !node.is_directory() || !ignore.may_return_below(path) {
             return Ok(false);
         }
@@ -142,45 +171,56 @@ impl ContextTree {
     }
 
     fn has_visible_child(&self, path: &[u8]) -> Result<bool, TreeError> {
-        for (name, node) in self.list(path)?.iter() {
-            if self.is_visible(&join(path, name), node)? {
+        for child in self.list(path)?.iter() {
+            if self.is_visible(&join(path, &child.name), &child.node, child.ignored)? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// The directory without what is ignored for certain, which is not even looked at.
+    /// The names in a directory without what is ignored for certain, which is not even looked at.
+    fn names(&self, path: &[u8]) -> io::Result<Unlisted> {
+        let opened = self.disk.open_directory(path)?;
+        let mut names = Vec::new();
+        for name in disk::names(&opened)? {
+            let mut ignored = false;
+            if let Some(ignore) = &self.ignore {
+                let child = join(path, &name);
+                ignored = ignore.matches(&child);
+                if ignored && !ignore.may_return_below(&child) {
+                    continue;
+                }
+            }
+            names.push(Name { name, ignored });
+        }
+        Ok(Unlisted { opened, names })
+    }
+
     fn list(&self, path: &[u8]) -> Result<Children, TreeError> {
         if let Some(children) = self.listings.get(path) {
             return Ok(children);
         }
-        let wanted = |name: &[u8]| {
-            let Some(ignore) = &self.ignore else {
-                return true;
-            };
-            let child = join(path, name);
-            !ignore.matches(&child) || ignore.may_return_below(&child)
-        };
-        let found = self
-            .disk
-            .list(path, wanted)
-            .map_err(|e| self.failed("list", path, e))?;
-        let mut seen = self.seen();
-        let mut children = Vec::with_capacity(found.len());
-        for disk::Child {
-            name,
-            node,
-            seen: what,
-        } in found
-        {
-            if let Some(what) = what {
-                seen.insert(join(path, &name), what);
-            }
-            children.push((name, node));
-        }
-        drop(seen);
-        Ok(self.listings.put(path, children.into()))
+        let unlisted = self.names(path);
+        let children = unlisted.and_then(|unlisted| unlisted.look(&unlisted.names));
+        let children = children.map_err(|e| self.failed("list", path, e))?;
+        Ok(self.listings.put(path.to_vec(), children.into()))
+    }
+
+    /// What is known of `files`, found out where nothing is.
+    fn spots(&self, files: &[&[u8]]) -> Result<Vec<Spot>, TreeError> {
+        let known = self.listings.find(files).into_iter().zip(files);
+        let spots = known.map(|(spot, path)| match spot {
+            Some(spot) => Ok(spot),
+            None => self.single(path).map_err(|e| self.failed("read", path, e)),
+        });
+        spots.collect()
+    }
+
+    fn single(&self, path: &[u8]) -> io::Result<Spot> {
+        let found = self.disk.node(path)?.ok_or(io::ErrorKind::NotFound)?;
+        let child = Child::new(split(path).1.to_vec(), found, self.is_ignored(path));
+        Ok(self.listings.put_single(path, child))
     }
 }
 
@@ -190,49 +230,89 @@ impl Tree for ContextTree {
     }
 
     fn node(&self, path: &[u8]) -> Result<Option<Node>, TreeError> {
+        let ignored = self.is_ignored(path);
         if let Some(ignore) = &self.ignore
-            && ignore.matches(path)
+            && ignored
             && !ignore.may_return_below(path)
         {
             return Ok(None);
         }
-        let found = self
-            .disk
-            .node(path)
-            .map_err(|e| self.failed("stat", path, e))?;
-        let Some(disk::Found { node, seen }) = found else {
+        let found = self.disk.node(path);
+        let Some(found) = found.map_err(|e| self.failed("stat", path, e))? else {
             return Ok(None);
         };
-        if !self.is_visible(path, &node)? {
-            return Ok(None);
-        }
-        if let Some(seen) = seen {
-            self.seen().insert(path.to_vec(), seen);
-        }
-        Ok(Some(node))
+        Ok(self
+            .is_visible(path, &found.node, ignored)?
+            .then_some(found.node))
     }
 
     fn children(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Node)>, TreeError> {
-        let mut visible = Vec::new();
-        for (name, node) in self.list(path)?.iter() {
-            if self.is_visible(&join(path, name), node)? {
+        let children = self.list(path)?;
+        let mut visible = Vec::with_capacity(children.len());
+        for Child {
+            name,
+            node,
+            ignored,
+            ..
+        } in children.iter()
+        {
+            if !ignored || self.is_visible(&join(path, name), node, true)? {
                 visible.push((name.clone(), node.clone()));
             }
         }
         Ok(visible)
     }
 
+    fn will_read_below(&self, path: &[u8]) {
+        let mut known = self
+            .read_below
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if known.insert(path.to_vec()) {
+            drop(known);
+            self.holders.release();
+            ahead::read_below(self, path);
+        }
+    }
+
     fn read(&self, files: &[&[u8]]) -> Result<Vec<FileFacts>, TreeError> {
-        hash::read_files(&self.disk, &self.hashes, &self.kept, &self.seen(), files)
-            .map_err(|(path, source)| self.failed("read", &path, source))
+        let spots = self.spots(files)?;
+        let unknown = spots.iter().map(|spot| &**spot);
+        let missing = self
+            .hashes
+            .missing(unknown.filter(|c| c.hash.get().is_none()));
+        if !missing.is_empty() {
+            self.holders.release();
+            let wanted = files.iter().copied().zip(&spots);
+            let wanted: Vec<_> = wanted.filter(|(_, s)| s.hash.get().is_none()).collect();
+            for (_, spot) in &wanted {
+                self.holders.add(spot.among());
+            }
+            hash::read_files(&self.disk, &self.hashes, &wanted)
+                .map_err(|(path, source)| self.failed("read", &path, source))?;
+        }
+        let facts = spots
+            .iter()
+            .zip(files)
+            .map(|(spot, path)| match spot.hash.get() {
+                Some(hash) => Ok(FileFacts {
+                    hash: *hash,
+                    xattrs: Vec::new(),
+                }),
+                None => Err(self.failed("read", path, io::ErrorKind::InvalidInput.into())),
+            });
+        facts.collect()
     }
 
     fn content(&self, path: &[u8]) -> Result<Content, TreeError> {
-        if let Some(Seen::Socket) = self.seen().get(path) {
-            return Ok(Content::Bytes(Arc::from(&[][..])));
-        }
-        if let Some(content) = self.kept.take(path) {
-            return Ok(content);
+        let spot = self.listings.find(&[path]).pop().flatten();
+        if let Some(spot) = spot {
+            if let Some(Seen::Socket) = spot.seen {
+                return Ok(Content::Bytes(Bytes::new()));
+            }
+            if let (Some(bytes), Some(hash)) = (spot.kept.take(), spot.hash.get()) {
+                return Ok(Content::Hashed { bytes, hash: *hash });
+            }
         }
         Ok(Content::Beneath {
             root: self.disk.root(),

@@ -1,9 +1,8 @@
 //! Hashes of files that have not changed since they were hashed, as far as `stat` can tell.
 //!
 //! The file: the line [`HEADER`]; for each file six little-endian `u64` (device, inode, size,
-//! mtime and ctime in nanoseconds, mode), 32 bytes BLAKE3 of the content, a `u32` count of extended
-//! attributes and for each of them name and value with a `u32` length before; at last BLAKE3 of
-//! all that. A file that is not exactly so is taken for empty: nothing is lost but time.
+//! mtime and ctime in nanoseconds, mode) and 32 bytes BLAKE3 of the content; at last BLAKE3 of all
+//! that. A file that is not exactly so is taken for empty: nothing is lost but time.
 //!
 //! A file that is changed twice within one tick of the clock keeps its times. So hashes are
 //! remembered only of files that were last changed well before the hashing began ("racy git"):
@@ -17,10 +16,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Stat;
+use store::tree::ContentHash;
 
-use crate::engine::copy::{FileFacts, Xattrs};
+use super::disk::Seen;
+use super::listings::Child;
 
-const HEADER: &[u8] = b"layercake stat cache 1\n";
+const HEADER: &[u8] = b"layercake stat cache 2\n";
 
 /// Longer than the tick of any clock that gives files their times, and than what the clock of a
 /// file server is usually ahead.
@@ -44,6 +45,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// Bytes.
+    pub(super) const fn size(&self) -> u64 {
+        self.size
+    }
+
     pub(super) fn of(stat: &Stat) -> Self {
         let nanoseconds = |seconds: i64, fraction: u64| {
             seconds
@@ -77,18 +83,18 @@ pub(super) struct StatCache {
 
 #[derive(Debug, Default)]
 struct Known {
-    old: HashMap<Identity, FileFacts>,
-    new: HashMap<Identity, FileFacts>,
+    old: HashMap<Identity, ContentHash>,
+    new: HashMap<Identity, ContentHash>,
     /// Whether `new` has something the file has not.
     changed: bool,
 }
 
 impl Known {
-    fn get(&mut self, identity: &Identity) -> Option<FileFacts> {
-        if let Some(facts) = self.old.remove(identity) {
-            self.new.insert(*identity, facts);
+    fn get(&mut self, identity: &Identity) -> Option<ContentHash> {
+        if let Some(hash) = self.old.remove(identity) {
+            self.new.insert(*identity, hash);
         }
-        self.new.get(identity).cloned()
+        self.new.get(identity).copied()
     }
 }
 
@@ -130,21 +136,27 @@ impl StatCache {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is remembered of each file.
-    pub(super) fn get<'i>(
-        &self,
-        identities: impl Iterator<Item = Option<&'i Identity>>,
-    ) -> Vec<Option<FileFacts>> {
+    /// Gives `files` the hashes that are remembered. Returns the regular files without.
+    pub(super) fn missing<'c>(&self, files: impl Iterator<Item = &'c Child>) -> Vec<&'c Child> {
         let mut known = self.known();
-        identities.map(|identity| known.get(identity?)).collect()
+        let is_missing = |child: &&Child| {
+            let Some(Seen::File(identity)) = &child.seen else {
+                return false;
+            };
+            if let Some(hash) = known.get(identity) {
+                let _ = child.hash.set(hash);
+            }
+            child.hash.get().is_none()
+        };
+        files.filter(is_missing).collect()
     }
 
     /// Identities as they were before the files were read, and still were after.
-    pub(super) fn put(&self, files: impl Iterator<Item = (Identity, FileFacts)>) {
+    pub(super) fn put(&self, files: impl Iterator<Item = (Identity, ContentHash)>) {
         let mut known = self.known();
-        for (identity, facts) in files {
+        for (identity, hash) in files {
             if identity.mtime < self.settled && identity.ctime < self.settled {
-                known.new.insert(identity, facts);
+                known.new.insert(identity, hash);
                 known.changed = true;
             }
         }
@@ -185,9 +197,9 @@ impl Drop for StatCache {
     }
 }
 
-fn encode<'a>(files: impl Iterator<Item = (&'a Identity, &'a FileFacts)>) -> Vec<u8> {
+fn encode<'a>(files: impl Iterator<Item = (&'a Identity, &'a ContentHash)>) -> Vec<u8> {
     let mut bytes = HEADER.to_vec();
-    for (identity, facts) in files {
+    for (identity, hash) in files {
         let Identity {
             device,
             inode,
@@ -199,31 +211,21 @@ fn encode<'a>(files: impl Iterator<Item = (&'a Identity, &'a FileFacts)>) -> Vec
         for number in [device, inode, size, mtime, ctime, mode] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.extend_from_slice(&facts.hash);
-        push_length(&mut bytes, facts.xattrs.len());
-        for part in facts.xattrs.iter().flat_map(|(name, value)| [name, value]) {
-            push_length(&mut bytes, part.len());
-            bytes.extend_from_slice(part);
-        }
+        bytes.extend_from_slice(hash);
     }
     let sum = blake3::hash(&bytes);
     bytes.extend_from_slice(sum.as_bytes());
     bytes
 }
 
-fn push_length(bytes: &mut Vec<u8>, length: usize) {
-    // Extended attributes have 64 KiB at most.
-    bytes.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
-}
-
-fn read(file: &Path) -> Option<HashMap<Identity, FileFacts>> {
+fn read(file: &Path) -> Option<HashMap<Identity, ContentHash>> {
     if fs::metadata(file).ok()?.len() > MAX_BYTES {
         return None;
     }
     decode(&fs::read(file).ok()?)
 }
 
-fn decode(bytes: &[u8]) -> Option<HashMap<Identity, FileFacts>> {
+fn decode(bytes: &[u8]) -> Option<HashMap<Identity, ContentHash>> {
     let (body, sum) = bytes.split_at_checked(bytes.len().checked_sub(blake3::OUT_LEN)?)?;
     if blake3::hash(body).as_bytes() != sum {
         return None;
@@ -240,12 +242,7 @@ fn decode(bytes: &[u8]) -> Option<HashMap<Identity, FileFacts>> {
             ctime: number()?,
             mode: number()?,
         };
-        let hash = *take(&mut rest)?;
-        let mut xattrs = Xattrs::new();
-        for _ in 0..u32::from_le_bytes(*take(&mut rest)?) {
-            xattrs.push((take_bytes(&mut rest)?, take_bytes(&mut rest)?));
-        }
-        files.insert(identity, FileFacts { hash, xattrs });
+        files.insert(identity, *take(&mut rest)?);
     }
     Some(files)
 }
@@ -254,13 +251,6 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     let (head, tail) = rest.split_first_chunk::<N>()?;
     *rest = tail;
     Some(head)
-}
-
-fn take_bytes(rest: &mut &[u8]) -> Option<Vec<u8>> {
-    let length = u32::from_le_bytes(*take(rest)?);
-    let (head, tail) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-    *rest = tail;
-    Some(head.to_vec())
 }
 
 #[cfg(test)]
@@ -278,15 +268,8 @@ mod tests {
         }
     }
 
-    fn facts(n: u8) -> FileFacts {
-        let xattrs = vec![
-            (b"user.a".to_vec(), vec![0, n]),
-            (b"user.b".to_vec(), vec![]),
-        ];
-        FileFacts {
-            hash: [n; 32],
-            xattrs,
-        }
+    fn hash(n: u8) -> ContentHash {
+        [n; 32]
     }
 
     fn at(seconds: u64) -> SystemTime {
@@ -295,12 +278,12 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    fn put(cache: &StatCache, identity: Identity, facts: FileFacts) {
-        cache.put(std::iter::once((identity, facts)));
+    fn put(cache: &StatCache, identity: Identity, hash: ContentHash) {
+        cache.put(std::iter::once((identity, hash)));
     }
 
-    fn get(cache: &StatCache, identity: &Identity) -> Option<FileFacts> {
-        cache.get(std::iter::once(Some(identity))).remove(0)
+    fn get(cache: &StatCache, identity: &Identity) -> Option<ContentHash> {
+        cache.known().get(identity)
     }
 
     #[test]
@@ -308,20 +291,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("index");
         let cache = StatCache::load_at(file.clone(), at(100));
-        put(&cache, identity(1, 50 * SECOND), facts(1));
-        put(&cache, identity(2, 50 * SECOND), facts(2));
+        put(&cache, identity(1, 50 * SECOND), hash(1));
+        put(&cache, identity(2, 50 * SECOND), hash(2));
         cache.save().unwrap();
         let cache = StatCache::load_at(file.clone(), at(200));
-        assert_eq!(get(&cache, &identity(1, 50 * SECOND)), Some(facts(1)));
+        assert_eq!(get(&cache, &identity(1, 50 * SECOND)), Some(hash(1)));
         assert_eq!(get(&cache, &identity(1, 51 * SECOND)), None);
-        put(&cache, identity(3, 50 * SECOND), facts(3));
+        put(&cache, identity(3, 50 * SECOND), hash(3));
         drop(cache);
         // What nobody asked for is still known.
         let cache = StatCache::load_at(file, at(300));
         for n in 1..=3 {
             assert_eq!(
                 get(&cache, &identity(u64::from(n), 50 * SECOND)),
-                Some(facts(n))
+                Some(hash(n))
             );
         }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -331,14 +314,14 @@ mod tests {
     fn fresh_files_are_not_remembered() {
         let directory = tempfile::tempdir().unwrap();
         let cache = StatCache::load_at(directory.path().join("index"), at(100));
-        put(&cache, identity(1, 98 * SECOND - 1), facts(1));
-        put(&cache, identity(2, 98 * SECOND), facts(2));
+        put(&cache, identity(1, 98 * SECOND - 1), hash(1));
+        put(&cache, identity(2, 98 * SECOND), hash(2));
         let changed_lately = Identity {
             ctime: 99 * SECOND,
             ..identity(3, 5 * SECOND)
         };
-        put(&cache, changed_lately, facts(3));
-        assert_eq!(get(&cache, &identity(1, 98 * SECOND - 1)), Some(facts(1)));
+        put(&cache, changed_lately, hash(3));
+        assert_eq!(get(&cache, &identity(1, 98 * SECOND - 1)), Some(hash(1)));
         assert_eq!(get(&cache, &identity(2, 98 * SECOND)), None);
         assert_eq!(
             get(
@@ -357,7 +340,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("index");
         let cache = StatCache::load_at(file.clone(), at(100));
-        put(&cache, identity(1, SECOND), facts(1));
+        put(&cache, identity(1, SECOND), hash(1));
         drop(cache);
         let good = fs::read(&file).unwrap();
         let known = |bytes: &[u8]| {

@@ -264,30 +264,129 @@ fn hashes_are_remembered_and_changes_noticed() {
     assert_eq!(read(), *blake3::hash(b"two").as_bytes());
 }
 
+/// They would be in no layer, so nothing depends on them.
 #[test]
-fn extended_attributes_of_users_are_seen() {
+fn extended_attributes_are_not_looked_at() {
     let directory = tempfile::tempdir().unwrap();
     write(directory.path(), "d/f", "x");
-    let set = |path: &str, name: &str| {
-        let path = directory.path().join(path);
-        rustix::fs::setxattr(path, name, b"v", rustix::fs::XattrFlags::empty())
+    let facts = || {
+        let tree = open(directory.path(), "");
+        let node = tree.node(b"d").unwrap().unwrap();
+        (node, tree.read(&[b"d/f"]).unwrap())
     };
-    if set("d/f", "user.a").is_err() {
-        println!("skipped: no user extended attributes here");
+    let before = facts();
+    for path in ["d", "d/f"] {
+        let path = directory.path().join(path);
+        if rustix::fs::setxattr(path, "user.a", b"v", rustix::fs::XattrFlags::empty()).is_err() {
+            eprintln!("SKIPPED: no user extended attributes here");
+            return;
+        }
+    }
+    assert_eq!(facts(), before);
+}
+
+/// What is read ahead and what is asked for one by one.
+fn everything(tree: &ContextTree, ahead: bool) -> Vec<(String, [u8; 32], Vec<u8>)> {
+    if ahead {
+        tree.will_read_below(b"");
+    }
+    let names = listing(tree, b"").into_iter();
+    let is_file = |name: &String| {
+        let node = tree.node(name.trim_end_matches('/').as_bytes()).unwrap();
+        node.unwrap().is_file()
+    };
+    let files: Vec<String> = names.filter(is_file).collect();
+    let paths: Vec<&[u8]> = files.iter().map(|name| name.as_bytes()).collect();
+    let facts = tree.read(&paths).unwrap();
+    let content = |path: &&[u8]| {
+        let mut content = Vec::new();
+        let mut opened = tree.content(path).unwrap().open().unwrap();
+        io::Read::read_to_end(&mut opened, &mut content).unwrap();
+        content
+    };
+    let contents: Vec<Vec<u8>> = paths.iter().map(content).collect();
+    let all = files.into_iter().zip(facts).zip(contents);
+    all.map(|((name, facts), content)| (name, facts.hash, content))
+        .collect()
+}
+
+#[test]
+fn reading_ahead_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    for d in 0..7 {
+        for f in 0..40 * d {
+            write(
+                directory.path(),
+                &format!("d{d}/e/f{f}"),
+                &format!("{d} {f}"),
+            );
+        }
+    }
+    write(directory.path(), "d6/big", &"x".repeat(200_000));
+    fs::create_dir(directory.path().join("empty")).unwrap();
+    symlink("d1", directory.path().join("link")).unwrap();
+    for ignore in ["", "d3\n**/f1*", "*\n!d5/e/f2*"] {
+        let one_by_one = everything(&open(directory.path(), ignore), false);
+        assert!(!one_by_one.is_empty());
+        let ahead = everything(&open(directory.path(), ignore), true);
+        assert_eq!(ahead, one_by_one, "{ignore}");
+        for (name, hash, content) in ahead {
+            assert_eq!(*blake3::hash(&content).as_bytes(), hash, "{name}");
+        }
+    }
+}
+
+#[test]
+fn reading_ahead_finds_the_files_as_they_were_then() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "d/f", "before");
+    let tree = open(directory.path(), "");
+    tree.will_read_below(b"d");
+    write(directory.path(), "d/f", "after!");
+    let facts = tree.read(&[b"d/f"]).unwrap();
+    assert_eq!(facts[0].hash, *blake3::hash(b"before").as_bytes());
+    let Content::Hashed { bytes, .. } = tree.content(b"d/f").unwrap() else {
+        panic!("not kept");
+    };
+    assert_eq!(bytes, &b"before"[..]);
+    // Whose memory it was takes it.
+    assert!(matches!(
+        tree.content(b"d/f").unwrap(),
+        Content::Beneath { .. }
+    ));
+}
+
+#[test]
+fn what_cannot_be_read_ahead_is_told_when_it_is_asked_for() {
+    if rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: root reads everything");
         return;
     }
-    set("d/f", "user.overlay.x").unwrap();
-    set("d", "user.b").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let closed = fs::Permissions::from_mode(0o000);
+    write(directory.path(), "d/f", "");
+    write(directory.path(), "e/f", "");
+    fs::set_permissions(directory.path().join("d/f"), closed.clone()).unwrap();
+    fs::set_permissions(directory.path().join("e"), closed).unwrap();
     let tree = open(directory.path(), "");
-    let value = b"v".to_vec();
-    assert_eq!(
-        tree.node(b"d").unwrap().unwrap().xattrs,
-        [(b"user.b".to_vec(), value.clone())]
-    );
-    assert_eq!(
-        tree.read(&[b"d/f"]).unwrap()[0].xattrs,
-        [(b"user.a".to_vec(), value)]
-    );
+    tree.will_read_below(b"");
+    let error = tree.read(&[b"d/f"]).unwrap_err();
+    assert_eq!(error.to_string(), "the build context: read /d/f");
+    let error = tree.children(b"e").unwrap_err();
+    assert_eq!(error.to_string(), "the build context: list /e");
+    let open = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(directory.path().join("e"), open).unwrap();
+}
+
+#[test]
+fn ignored_directories_are_not_read_ahead() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "d/ignored/f", "");
+    write(directory.path(), "d/f", "");
+    let tree = open(directory.path(), "d/ignored");
+    tree.will_read_below(b"");
+    assert!(tree.listings.get(b"d").is_some());
+    assert!(tree.listings.get(b"d/ignored").is_none());
 }
 
 #[test]

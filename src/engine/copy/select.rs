@@ -3,8 +3,6 @@
 
 mod walk;
 
-use std::sync::Arc;
-
 use dockerfile::glob::{BadPattern, Glob, has_wildcard};
 use dockerfile::ignore::Patterns;
 use graph::op;
@@ -155,7 +153,7 @@ fn select_one<'a>(
 /// Rule H11.
 fn inline(name: &str, content: &str) -> Match<'static> {
     let file = super::GivenFile {
-        content: Content::Bytes(Arc::from(content.as_bytes())),
+        content: Content::Bytes(content.to_owned().into()),
         size: content.len() as u64,
         hash: *blake3::hash(content.as_bytes()).as_bytes(),
         mode: 0o644,
@@ -276,6 +274,9 @@ impl<'a> Selector<'a, '_> {
         let directory = node.is_directory();
         let mut picks = vec![self.pick(Vec::new(), at.clone(), node)];
         if directory {
+            if self.exclude.is_empty() {
+                self.tree.will_read_below(&at);
+            }
             Walk {
                 selector: self,
                 include: None,

@@ -25,6 +25,10 @@ pub trait Tree {
     /// [`TreeError::Io`] when the file system refuses.
     fn children(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, Node)>, TreeError>;
 
+    /// Tells that all that is visible below the directory `path` will be asked for, and its files
+    /// read: it may be made ready together. What goes wrong will be told when it is asked for.
+    fn will_read_below(&self, _path: &[u8]) {}
+
     /// Hash and extended attributes of regular files, in the order of `files`.
     ///
     /// # Errors

@@ -126,7 +126,7 @@ pub fn write_archive<W: Write>(
     for (digest, (size, source)) in parts(image) {
         let path = format!("{BLOBS}/{}", digest.hex());
         let content = match source {
-            Part::Bytes(bytes) => Content::Bytes(Arc::from(bytes)),
+            Part::Bytes(bytes) => Content::Bytes(bytes.to_owned().into()),
             Part::Blob => {
                 let file = blobs
                     .open(&digest)

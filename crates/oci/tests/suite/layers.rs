@@ -30,7 +30,7 @@ fn file(path: &[u8], bytes: &[u8]) -> Item {
         hash: [0; 32],
     };
     Item {
-        content: Content::Bytes(Arc::from(bytes)),
+        content: Content::Bytes(bytes.to_vec().into()),
         ..item(path, kind)
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
 
 use oci::error::LayoutError;
 use oci::image::{Image, ResolvedImage};
@@ -52,7 +51,7 @@ fn file(path: &str, bytes: &[u8]) -> Item {
     );
     Item {
         entry,
-        content: Content::Bytes(Arc::from(bytes)),
+        content: Content::Bytes(bytes.to_vec().into()),
     }
 }
 

@@ -35,7 +35,7 @@ fn sample() -> (Image, Vec<(Digest, Vec<u8>)>) {
     );
     image(vec![vec![Item {
         entry,
-        content: Content::Bytes(Arc::from(noise)),
+        content: Content::Bytes(noise.into()),
     }]])
 }
 

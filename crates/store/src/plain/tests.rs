@@ -227,7 +227,7 @@ fn a_layer_on_top_gives_the_merged_tree() {
         top.insert(2, entry("e", directory, 0));
     }
     let top = Index::new(top);
-    let open = |_: &Found<'_>| Content::Bytes(Arc::from(&b"data"[..])).open();
+    let open = |_: &Found<'_>| Content::Bytes(b"data"[..].into()).open();
     let layers = vec![Arc::new(bottom), Arc::new(top)];
     let merged = View::new(layers.clone());
     let below = View::new(layers[..1].to_vec());

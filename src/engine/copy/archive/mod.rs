@@ -160,7 +160,7 @@ struct TempError(#[source] io::Error);
 /// Where the bytes of an archive can be found once it has been read.
 #[derive(Debug)]
 enum Bytes {
-    Memory(Arc<[u8]>),
+    Memory(bytes::Bytes),
     File { file: Arc<File>, start: u64 },
 }
 
@@ -170,9 +170,7 @@ impl Bytes {
         match self {
             Self::Memory(bytes) => {
                 let index = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
-                Content::Bytes(Arc::from(
-                    &bytes[index(offset)..index(offset.saturating_add(len))],
-                ))
+                Content::Bytes(bytes.slice(index(offset)..index(offset.saturating_add(len))))
             }
             Self::File { file, start } => Content::Range {
                 file: file.clone(),

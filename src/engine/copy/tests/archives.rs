@@ -67,7 +67,7 @@ fn holding(files: &[(&str, &[u8])]) -> Stack {
             size: bytes.len() as u64,
             hash,
         };
-        item.content = Content::Bytes((*bytes).into());
+        item.content = Content::Bytes(bytes.to_vec().into());
         layer.push(item);
     }
     let mut stack = Stack::default();

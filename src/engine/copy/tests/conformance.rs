@@ -322,7 +322,7 @@ fn layer_items(blob: &[u8]) -> Vec<Item> {
     }
     let (index, _) = reader.finish().unwrap();
     let content = |path: &[u8]| match index.get(path).map(|e| &e.kind) {
-        Some(Kind::File { .. }) => Content::Bytes(contents[path].as_slice().into()),
+        Some(Kind::File { .. }) => Content::Bytes(contents[path].clone().into()),
         _ => Content::None,
     };
     let entries = index.entries().iter();

@@ -125,7 +125,7 @@ fn item(line: &str) -> Item {
     let (mut kind, mut content) = if directory {
         (Kind::Directory { opaque: false }, Content::None)
     } else {
-        (file(b""), Content::Bytes(Arc::from(&b""[..])))
+        (file(b""), Content::Bytes(Vec::new().into()))
     };
     let mut mode = if directory { 0o755 } else { 0o644 };
     let (mut owner, mut mtime) = ((0, 0), 0);
