@@ -58,8 +58,7 @@ fn main() -> ExitCode {
                     "skipped: this machine cannot run steps: {error}: {:?}",
                     error.remedy()
                 );
-                let is_required = std::env::var_os("LAYERCAKE_REQUIRE").is_some();
-                return ExitCode::from(u8::from(is_required));
+                return ExitCode::from(u8::from(fixture::is_required()));
             }
         }
     }

@@ -23,6 +23,16 @@ pub fn unique() -> String {
     text.trim().to_owned()
 }
 
+/// Whether a machine that cannot run steps is a failure. Root of a container without the capability
+/// to mount is let go: the container keeps it from that, not a mistake.
+pub fn is_required() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+    let may_mount =
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+    let is_confined = rustix::process::geteuid().is_root() && !may_mount;
+    std::env::var_os("LAYERCAKE_REQUIRE").is_some() && !is_confined
+}
+
 static IDS: AtomicU32 = AtomicU32::new(0);
 
 /// How many ids exist inside.

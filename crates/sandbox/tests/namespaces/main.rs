@@ -72,7 +72,7 @@ fn run_outside() -> ExitCode {
             "skipped: this machine cannot run steps: {error}: {:?}",
             error.remedy()
         );
-        return ExitCode::from(u8::from(std::env::var_os("LAYERCAKE_REQUIRE").is_some()));
+        return ExitCode::from(u8::from(fixture::is_required()));
     }
     let mut ok = run_all(outside::TESTS, &filter);
     for processes in [Processes::Own, Processes::Host] {
