@@ -119,6 +119,10 @@ fn c25_the_last_of_several_files_stays() {
 /// Unlike BuildKit, which takes root: its manual says that the build fails.
 #[test]
 fn o02_unknown_owners_are_refused() {
+    // Who is known is read inside.
+    if !can_run() {
+        return;
+    }
     let env = Env::bare();
     env.write("a", "x");
     env.write("passwd", "app:x:1000:1001::/:/bin/sh\n");
