@@ -250,6 +250,12 @@ impl Build<'_> {
             graph::solve::solve(plan.clone(), Arc::new(engine), limits, &self.cancel, events);
         let solved = self.runtime.block_on(solve);
         sandbox::wait_for_teardown();
+        if inside {
+            let root = layers.store.root().to_owned();
+            let thread = std::thread::Builder::new().name("leftovers".to_owned());
+            // Ends with the process, wherever it is then; without a thread they stay.
+            drop(thread.spawn(move || Store::clear_leftovers(&root)));
+        }
         let kept = layers.behind.flush();
         // A failed step matters more than that it may be done again.
         if solved.failures.is_empty() {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci::layer::{Compression, LayerSink, ReadOptions, Workers, decompress, pack, scan, unpack};
 use serde::{Deserialize, Serialize};
+use store::blob::BlobWriter;
 use store::content::{Content, Item};
-use store::digest::HashWriter;
+use store::digest::{DigestMap, DigestState, HashWriter};
 use store::dirwriter::{DirWriter, open_directory};
 use store::owner::Owners;
 use store::record::RecordKind;
@@ -21,7 +22,8 @@ use store::view::View;
 use store::{Digest, Store};
 
 use super::behind::WriteBehind;
-use super::flatten;
+use super::flatten::{self, Merger};
+use super::smalltars::{Kept, SmallTars};
 use crate::failure::{Failure, FailureKind};
 
 const BLOBS: RecordKind = RecordKind("blobs");
@@ -89,16 +91,18 @@ impl Tree {
 pub(crate) struct Layers {
     pub(crate) store: Arc<Store>,
     pub(super) behind: WriteBehind,
+    pub(super) merger: Merger,
+    small: SmallTars,
     workers: Workers,
     /// `None` outside the user namespace: directories hold files of mapped ids, so none is made
     /// or read there.
     owners: Option<Owners>,
     wants_inside: AtomicBool,
-    origins: Mutex<HashMap<Digest, Arc<dyn Origin>>>,
-    indexes: Mutex<HashMap<Digest, Arc<Index>>>,
-    descriptors: Mutex<HashMap<Digest, Arc<OwnedFd>>>,
+    origins: Mutex<DigestMap<Arc<dyn Origin>>>,
+    indexes: Mutex<DigestMap<Arc<Index>>>,
+    descriptors: Mutex<DigestMap<Arc<OwnedFd>>>,
     /// Those seen so far: nobody removes any while the store is open.
-    directories: Mutex<HashMap<Digest, PathBuf>>,
+    directories: Mutex<DigestMap<PathBuf>>,
     turns: Mutex<HashMap<(Form, Digest), Turn>>,
 }
 
@@ -133,6 +137,8 @@ impl Layers {
         }
         Self {
             behind: WriteBehind::new(store.clone()),
+            merger: Merger::default(),
+            small: SmallTars::default(),
             store,
             workers: Workers::one_per_core(),
             owners,
@@ -279,8 +285,17 @@ impl Layers {
     }
 
     pub(crate) fn view(&self, tree: &Tree) -> Result<View, Failure> {
-        let indexes: Result<Vec<_>, _> = tree.layers.iter().map(|l| self.index(l)).collect();
-        Ok(View::new(indexes?))
+        Ok(View::new(self.indexes(&tree.layers)?))
+    }
+
+    /// What each of `layers` contains.
+    fn indexes(&self, layers: &[Digest]) -> Result<Vec<Arc<Index>>, Failure> {
+        let known = lock(&self.indexes);
+        let indexes = layers.iter().map(|layer| known.get(layer).cloned());
+        let indexes: Vec<Option<Arc<Index>>> = indexes.collect();
+        drop(known);
+        let index = |(index, layer): (Option<_>, _)| index.map_or_else(|| self.index(layer), Ok);
+        indexes.into_iter().zip(layers).map(index).collect()
     }
 
     /// The layer's files, unpacked when they are not yet.
@@ -313,7 +328,7 @@ impl Layers {
     }
 
     /// The layer's directory when it is there.
-    fn known_directory(&self, diff_id: &Digest) -> Option<PathBuf> {
+    pub(super) fn known_directory(&self, diff_id: &Digest) -> Option<PathBuf> {
         if let Some(path) = lock(&self.directories).get(diff_id) {
             return Some(path.clone());
         }
@@ -330,11 +345,13 @@ impl Layers {
     /// and without a second occurrence below (hidden wholly by the first; overlayfs refuses it
     /// with ELOOP). An empty directory when that leaves none (rule S12): overlayfs wants one.
     pub(crate) fn lowers(&self, tree: &Tree) -> Result<Vec<PathBuf>, Failure> {
-        let mut wanted: Vec<Digest> = Vec::new();
-        let mut seen = HashSet::new();
-        for layer in tree.layers.iter().rev() {
-            if seen.insert(layer) && !self.index(layer)?.is_empty() {
+        let (mut wanted, mut indexes) = (Vec::new(), Vec::new());
+        let mut seen: HashSet<&Digest, DigestState> = HashSet::default();
+        let all = self.indexes(&tree.layers)?;
+        for (layer, index) in tree.layers.iter().zip(all).rev() {
+            if seen.insert(layer) && !index.is_empty() {
                 wanted.push(*layer);
+                indexes.push(index);
             }
         }
         if wanted.is_empty() {
@@ -342,7 +359,8 @@ impl Layers {
         }
         self.unpack_all(&wanted);
         wanted.reverse();
-        flatten::directories(self, &wanted)
+        indexes.reverse();
+        flatten::directories(self, &wanted, &indexes)
     }
 
     /// Unpacks the layers of which nothing is known yet, because a step is about to run on them: to
@@ -387,16 +405,14 @@ impl Layers {
     pub(super) fn merged_directory(
         &self,
         name: &Digest,
-        make: impl FnOnce(OwnedFd) -> Result<(), Failure>,
+        make: impl FnOnce(&Store, Owners) -> Result<PathBuf, Failure>,
     ) -> Result<PathBuf, Failure> {
         let turn = self.turn(Form::Directory, name);
         let _turn = lock(&turn);
-        if let Some(path) = self.known_directory(name) {
-            return Ok(path);
+        match self.known_directory(name) {
+            Some(path) => Ok(path),
+            None => make(&self.store, self.owners()?),
         }
-        let draft = self.store.layer_draft()?;
-        make(open_directory(&draft.files())?)?;
-        Ok(self.store.commit_layer(&draft, name)?)
     }
 
     /// A handle to the bytes of a regular file of one layer.
@@ -428,11 +444,22 @@ impl Layers {
 
     /// Puts a layer made of `items` into the store as a blob.
     pub(crate) fn add_as_blob(&self, items: Vec<Item>) -> Result<Digest, Failure> {
+        let (index, sink) = pack(items, self.sink()?).map_err(|e| unbuilt(&e))?;
+        let (diff_id, _) = self.seal(sink)?;
+        if !self.has_index(&diff_id) {
+            self.put_index(&diff_id, index);
+        }
+        Ok(diff_id)
+    }
+
+    fn sink(&self) -> Result<LayerSink<BlobWriter>, Failure> {
         let writer = self.store.blob_writer()?;
-        let sink = LayerSink::new(writer, Compression::Gzip, &self.workers);
-        let build = |e: &dyn std::error::Error| Failure::of(FailureKind::Build, e);
-        let (index, sink) = pack(items, sink).map_err(|e| build(&e))?;
-        let sealed = sink.finish().map_err(|e| build(&e))?;
+        Ok(LayerSink::new(writer, Compression::Gzip, &self.workers))
+    }
+
+    /// Keeps the blob and a record of it.
+    fn seal(&self, sink: LayerSink<BlobWriter>) -> Result<(Digest, LayerBlob), Failure> {
+        let sealed = sink.finish().map_err(|e| unbuilt(&e))?;
         self.store
             .commit_blob(sealed.writer, Some(&sealed.blob.digest))?;
         let blob = LayerBlob {
@@ -440,9 +467,8 @@ impl Layers {
             size: sealed.blob.size,
             media_type: sealed.blob.media_type.to_string(),
         };
-        self.put_index(&sealed.diff_id, index);
         self.record_blob(&sealed.diff_id, &blob)?;
-        Ok(sealed.diff_id)
+        Ok((sealed.diff_id, blob))
     }
 
     /// Puts a layer made of `items`, whose files lie in `draft`, into the store as a directory.
@@ -451,11 +477,12 @@ impl Layers {
         items: Vec<Item>,
         draft: &store::layer::LayerDraft,
     ) -> Result<Digest, Failure> {
-        let (index, writer) = pack(items, HashWriter::new(std::io::sink()))
-            .map_err(|e| Failure::of(FailureKind::Build, &e))?;
-        let diff_id = writer.finish().0;
+        let (index, writer) =
+            pack(items, HashWriter::new(Kept::default())).map_err(|e| unbuilt(&e))?;
+        let (diff_id, _, kept) = writer.finish();
         self.put_index(&diff_id, index);
         self.store.commit_layer(draft, &diff_id)?;
+        self.small.put(diff_id, kept);
         Ok(diff_id)
     }
 
@@ -469,12 +496,17 @@ impl Layers {
         if let Some(origin) = self.origin(diff_id) {
             return self.import(diff_id, origin.as_ref());
         }
-        let index = self.index(diff_id)?;
-        let root = Arc::new(open_directory(&self.directory(diff_id)?)?);
-        let actual = self.add_as_blob(items(&index, &root))?;
+        let mut sink = self.sink()?;
+        if let Some(tar) = self.small.take(diff_id) {
+            sink.write_all(&tar).map_err(|e| unbuilt(&e))?;
+        } else {
+            let index = self.index(diff_id)?;
+            let root = Arc::new(open_directory(&self.directory(diff_id)?)?);
+            (_, sink) = pack(items(&index, &root), sink).map_err(|e| unbuilt(&e))?;
+        }
+        let (actual, blob) = self.seal(sink)?;
         check(diff_id, &actual)?;
-        self.stored_blob(diff_id)
-            .ok_or_else(|| internal("the blob just written is gone"))
+        Ok(blob)
     }
 
     fn import(&self, diff_id: &Digest, origin: &dyn Origin) -> Result<LayerBlob, Failure> {
@@ -499,6 +531,10 @@ impl Layers {
     pub(crate) fn open_stored(&self, digest: &Digest) -> Result<File, Failure> {
         Ok(self.store.open_blob(digest)?)
     }
+}
+
+fn unbuilt(error: &dyn std::error::Error) -> Failure {
+    Failure::of(FailureKind::Build, error)
 }
 
 fn check(expected: &Digest, actual: &Digest) -> Result<(), Failure> {

@@ -37,6 +37,7 @@ mod run;
 mod secrets;
 mod settle;
 mod signals;
+mod smalltars;
 mod ssh;
 mod start;
 mod time;

@@ -98,3 +98,43 @@ fn an_interrupt_ends_the_build_at_once_and_says_so() {
     let said = env.said(build.wait_with_output().unwrap());
     said.failure(130).says("canceled");
 }
+
+#[test]
+fn what_a_killed_build_leaves_in_the_store_is_removed_by_later_ones() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let seconds = unique_seconds();
+    env.dockerfile(&format!(
+        "FROM busybox\nRUN echo {seconds} > /left; exec sleep {seconds}\n"
+    ));
+    let mut command = env.command(&[]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut build = command.spawn().unwrap();
+    let line = format!("sleep\0{seconds}\0");
+    let runs = eventually(|| command_lines().contains(&line));
+    build.kill().unwrap();
+    build.wait().unwrap();
+    assert!(runs, "the step does not run");
+    // In a directory of its own for each process, with drafts that have numbers for names.
+    let drafts = || {
+        let processes = std::fs::read_dir(env.path("store/tmp")).unwrap();
+        let drafts = processes.flatten().flat_map(|process| {
+            let drafts = std::fs::read_dir(process.path()).into_iter().flatten();
+            drafts.flatten().map(|draft| draft.path().join("left"))
+        });
+        drafts.filter(|left| left.exists()).count()
+    };
+    assert_eq!(drafts(), 1);
+    // A build does not wait for it.
+    env.dockerfile("FROM busybox\nRUN true\n");
+    let gone = eventually(|| {
+        env.build(&["--no-cache"]).success();
+        drafts() == 0
+    });
+    assert!(gone);
+}

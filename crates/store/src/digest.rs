@@ -1,6 +1,8 @@
 //! SHA-256 digests as OCI writes them. Internal fingerprints use BLAKE3 instead (docs/design/0001).
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
@@ -130,6 +132,30 @@ impl<W: Write> Write for HashWriter<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+/// A map by digest.
+pub type DigestMap<T> = HashMap<Digest, T, DigestState>;
+
+/// For sets and maps of digests, whose bytes are as good as any hash of them.
+pub type DigestState = BuildHasherDefault<DigestHasher>;
+
+/// See [`DigestState`].
+#[derive(Debug, Default, Clone, Copy)]
+pub struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(size_of::<u64>()) {
+            let mut word = [0; size_of::<u64>()];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = self.0.rotate_left(5) ^ u64::from_le_bytes(word);
+        }
     }
 }
 

@@ -68,15 +68,16 @@ impl Store {
         let _ = self.owners.set(owners);
     }
 
-    /// Removes what dead processes left. Slow work, for a background thread: on some file systems
-    /// deleting makes the next creations slow.
-    pub fn clear_leftovers(&self) {
-        let Ok(entries) = std::fs::read_dir(self.path("tmp")) else {
+    /// Removes what dead processes left in the store at `root`. Slow work, for a thread that nobody
+    /// waits for and when no steps run: on some file systems deleting makes the next creations slow.
+    pub fn clear_leftovers(root: &Path) {
+        let Ok(entries) = std::fs::read_dir(root.join("tmp")) else {
             return;
         };
         for entry in entries.flatten() {
-            let dead = File::open(entry.path().join("lock")).is_ok_and(|f| f.try_lock().is_ok());
-            if dead {
+            let lock = File::open(entry.path().join("lock"));
+            let is_dead = lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok());
+            if is_dead {
                 // What cannot be removed now is tried again by the next process.
                 let _: io::Result<()> = remove_tree(&entry.path());
             }
@@ -103,15 +104,18 @@ impl Store {
     }
 }
 
+/// What a process removes of its own temporary folder on its way out.
+const FEW: usize = 16;
+
 impl Drop for Store {
     fn drop(&mut self) {
-        // Quick when a step left nothing but empty folders; a big draft is left to the next
-        // process, so that a failed build ends at once.
+        // Drafts and what overlays leave beside them take longer to remove than a step takes, so
+        // they are left to the next process.
         let directory = self.names.fresh();
         let Some(directory) = directory.parent() else {
             return;
         };
-        let few = std::fs::read_dir(directory).is_ok_and(|entries| entries.count() < 4096);
+        let few = std::fs::read_dir(directory).is_ok_and(|entries| entries.count() <= FEW);
         if few {
             let _: io::Result<()> = remove_tree(directory);
         }

@@ -72,6 +72,7 @@ pub fn compare_paths(a: &[u8], b: &[u8]) -> Ordering {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
     entries: Vec<Entry>,
+    content_size: u64,
 }
 
 impl Index {
@@ -86,7 +87,14 @@ impl Index {
                 _ => kept.push(entry),
             }
         }
-        Self { entries: kept }
+        let size = |entry: &Entry| match entry.kind {
+            Kind::File { size, .. } => size,
+            _ => 0,
+        };
+        Self {
+            content_size: kept.iter().map(size).fold(0, u64::saturating_add),
+            entries: kept,
+        }
     }
 
     #[must_use]
@@ -97,6 +105,12 @@ impl Index {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Bytes of all its files.
+    #[must_use]
+    pub const fn content_size(&self) -> u64 {
+        self.content_size
     }
 
     #[must_use]
