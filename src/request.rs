@@ -35,8 +35,8 @@ pub struct BuildRequest {
     pub limits: StepLimits,
     pub allow: BTreeSet<String>,
     pub secrets: BTreeMap<String, SecretSource>,
-    /// Sockets of ssh agents by id: `--ssh`.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// By id: `--ssh`.
+    pub agents: BTreeMap<String, SshSource>,
     /// Ids of secrets that new layers may hold.
     pub secrets_in_layers: BTreeSet<String>,
     /// How steps are kept apart from the host; found out when `None`.
@@ -51,6 +51,15 @@ pub struct BuildRequest {
     pub progress: Progress,
     pub iid_file: Option<PathBuf>,
     pub metadata_file: Option<PathBuf>,
+}
+
+/// Where the keys of `--ssh` are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SshSource {
+    /// The socket of an agent.
+    Agent(PathBuf),
+    /// Files without passphrases.
+    Keys(Vec<PathBuf>),
 }
 
 /// `--snapshotter`.

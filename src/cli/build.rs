@@ -11,7 +11,7 @@ use super::{annotation, call};
 use crate::failure::Failure;
 use crate::request::{
     BuildRequest, Dns, DockerfileSource, NamedContext, Output, Progress, RemoteContext,
-    SecretSource, Snapshotter, StepLimits, native_platform,
+    SecretSource, Snapshotter, SshSource, StepLimits, native_platform,
 };
 use crate::{config, engine};
 
@@ -68,7 +68,8 @@ pub(super) struct BuildArgs {
     /// Make a secret available to RUN --mount=type=secret: id=NAME[,src=PATH|,env=NAME]
     #[arg(long, value_name = "SPEC")]
     secret: Vec<String>,
-    /// Make an ssh agent available to RUN --mount=type=ssh and to git: default or ID[=SOCKET]
+    /// Make an ssh agent, or keys in files, available to RUN --mount=type=ssh and to git:
+    /// default or ID[=SOCKET|KEY[,KEY]]
     #[arg(long, value_name = "SPEC")]
     ssh: Vec<String>,
     /// Network of RUN steps that do not choose their own: host, none, or sandbox (the outside but
@@ -205,7 +206,7 @@ fn request(args: BuildArgs) -> Result<BuildRequest, Failure> {
         .iter()
         .map(|text| parse::secret(text))
         .collect::<Result<_, _>>()?;
-    let agents: BTreeMap<String, PathBuf> = args
+    let agents: BTreeMap<String, SshSource> = args
         .ssh
         .iter()
         .map(|text| parse::ssh(text))

@@ -8,7 +8,7 @@ use graph::facts::Platform;
 use graph::lower::platform;
 
 use crate::failure::{Failure, FailureKind};
-use crate::request::{NamedContext, Output, SecretSource, native_platform};
+use crate::request::{NamedContext, Output, SecretSource, SshSource, native_platform};
 
 pub(super) fn usage(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Usage, message)
@@ -193,39 +193,45 @@ fn is_scp_like(text: &str) -> bool {
     parts.is_some_and(|(user, host)| name(user, "-_") && name(host, "-."))
 }
 
-/// `default|ID[=SOCKET]`. Without a path it is the agent of `SSH_AUTH_SOCK`.
-pub(super) fn ssh(text: &str) -> Result<(String, PathBuf), Failure> {
+/// `default|ID[=SOCKET|KEY[,KEY]]`. Without a path it is the agent of `SSH_AUTH_SOCK`.
+pub(super) fn ssh(text: &str) -> Result<(String, SshSource), Failure> {
     let (id, paths) = text.split_once('=').unwrap_or((text, ""));
     if id.is_empty() {
-        return Err(usage(format!("--ssh {text}: not of the form ID[=SOCKET]")));
+        let form = "ID[=SOCKET|KEY[,KEY]]";
+        return Err(usage(format!("--ssh {text}: not of the form {form}")));
     }
     if paths.is_empty() {
         let socket = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty());
         let socket = socket.ok_or_else(|| {
             usage(format!("--ssh {text}: SSH_AUTH_SOCK is not set"))
-                .hint("start ssh-agent, or give --ssh ID=SOCKET")
+                .hint("start ssh-agent, or give --ssh ID=SOCKET or --ssh ID=KEY")
         })?;
-        return Ok((id.to_owned(), socket.into()));
+        return Ok((id.to_owned(), SshSource::Agent(socket.into())));
     }
-    let mut paths = paths.split(',');
-    let path = paths.next().unwrap_or_default();
-    if path.starts_with("raw=") || paths.next().is_some() {
+    if paths.starts_with("raw=") {
         return Err(usage(format!(
-            "--ssh {text}: only one socket of an agent is implemented"
-        ))
-        .hint("start ssh-agent, ssh-add the keys, and give --ssh ID"));
-    }
-    let metadata =
-        std::fs::metadata(path).map_err(|e| usage(format!("--ssh {text}: {path}: {e}")))?;
-    if !std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) {
-        return Err(usage(format!(
-            "--ssh {text}: keys in files are not implemented, {path} is no socket"
-        ))
-        .hint(format!(
-            "start ssh-agent, ssh-add {path}, and give --ssh {id}"
+            "--ssh {text}: raw sockets are not implemented"
         )));
     }
-    Ok((id.to_owned(), path.into()))
+    let mut keys = Vec::new();
+    for path in paths.split(',') {
+        let failed = |e: &dyn std::fmt::Display| usage(format!("--ssh {text}: {path}: {e}"));
+        let path = std::path::absolute(path).map_err(|e| failed(&e))?;
+        let metadata = std::fs::metadata(&path).map_err(|e| failed(&e))?;
+        if std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) {
+            if paths.contains(',') {
+                return Err(failed(&"an agent can only be given alone"));
+            }
+            return Ok((id.to_owned(), SshSource::Agent(path)));
+        }
+        if !metadata.is_file() {
+            return Err(failed(
+                &"neither the socket of an agent nor a file with a key",
+            ));
+        }
+        keys.push(path);
+    }
+    Ok((id.to_owned(), SshSource::Keys(keys)))
 }
 
 /// `os/arch[/variant]`, `os` or `arch`, in the one form all spellings share: `linux/arm64/v8` is

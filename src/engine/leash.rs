@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
@@ -28,6 +28,13 @@ pub(crate) fn command(program: &Path) -> Command {
         .arg(program)
         .process_group(0);
     command
+}
+
+/// A program in `PATH`, by an absolute path: it is run in other directories.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut found = std::env::split_paths(&path).map(|directory| directory.join(program));
+    std::path::absolute(found.find(|path| path.is_file())?).ok()
 }
 
 /// Ends the process of a [`command`] and all that it has started.

@@ -7,6 +7,7 @@
 //! root in a user namespace: [`start`]. A build that finds everything in the cache never gets
 //! there.
 
+mod agents;
 mod behind;
 mod build;
 mod caches;

@@ -207,13 +207,13 @@ fn ssh(
     else {
         return Ok(None);
     };
-    let Some(agent) = engine.fetching.agent(id) else {
+    let Some(agent) = engine.fetching.agent(id)? else {
         if *required {
             return Err(no_agent(id));
         }
         return Ok(None);
     };
-    let socket = AgentSocket::start(&engine.layers.store, agent, *mode, (*uid, *gid))?;
+    let socket = AgentSocket::start(&engine.layers.store, &agent, *mode, (*uid, *gid))?;
     let source = socket.path().to_owned();
     prepared.agents.push(socket);
     Ok(Some(Kind::Bind {
@@ -227,7 +227,7 @@ fn no_agent(id: &str) -> Failure {
     let flag = if id == "default" {
         "--ssh default"
     } else {
-        "--ssh ID=SOCKET"
+        "--ssh ID=SOCKET|KEY"
     };
     Failure::new(FailureKind::Build, message).hint(format!("give {flag}"))
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use crate::support::{Env, can_run};
+use crate::support::{Env, can_run, command_lines, eventually, unique_seconds};
 
 /// An agent with one key, whose comment is `key-of-the-test`.
 fn agent(path: &Path) {
@@ -122,7 +122,7 @@ fn r29_required_agents_must_be_given() {
     env.build(&["--ssh", &flag])
         .failure(1)
         .says("ssh agent other: not given")
-        .says("--ssh ID=SOCKET");
+        .says("--ssh ID=SOCKET|KEY");
 }
 
 #[test]
@@ -130,12 +130,17 @@ fn agents_on_the_command_line() {
     let env = Env::bare();
     env.write("f", "");
     env.dockerfile("FROM scratch\nCOPY f /f\n");
-    fs::write(env.path("key"), "a key").unwrap();
-    let key = format!("id={}", env.path("key").display());
-    env.build(&["--ssh", &key])
+    agent(&env.path("agent"));
+    let both = format!("id={0},{0}", env.path("agent").display());
+    env.build(&["--ssh", &both])
         .failure(2)
-        .says("keys in files are not implemented")
-        .says("start ssh-agent");
+        .says("an agent can only be given alone");
+    env.build(&["--ssh", "id=/"])
+        .failure(2)
+        .says("neither the socket of an agent nor a file with a key");
+    env.build(&["--ssh", "id=raw=/x"])
+        .failure(2)
+        .says("raw sockets are not implemented");
     env.build(&["--ssh", "id=/no/where"])
         .failure(2)
         .says("/no/where");
@@ -147,4 +152,94 @@ fn agents_on_the_command_line() {
     env.said(command.output().unwrap())
         .failure(2)
         .says("SSH_AUTH_SOCK is not set");
+}
+
+/// A key, if OpenSSH is here.
+fn key(env: &Env, name: &str, passphrase: &str) -> Option<String> {
+    let path = env.path(name);
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.args(["-q", "-t", "ed25519", "-C", name, "-N", passphrase, "-f"]);
+    match keygen.arg(&path).status() {
+        Ok(status) if status.success() => Some(path.display().to_string()),
+        _ => {
+            eprintln!("SKIPPED: no ssh-keygen");
+            None
+        }
+    }
+}
+
+/// Processes and directories of agents for keys, of all builds of `env`.
+fn key_agents(env: &Env) -> (usize, usize) {
+    let marker = env.path("tmp").display().to_string();
+    let lines = command_lines().into_iter();
+    let agents = lines.filter(|line| line.contains("ssh-agent") && line.contains(&marker));
+    let directories = fs::read_dir(env.path("tmp")).unwrap();
+    (agents.count(), directories.count())
+}
+
+#[test]
+fn r29_keys_in_files() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let (true, Some(one), Some(two)) = (
+        copy_ssh_add(&env),
+        key(&env, "key-one", ""),
+        key(&env, "key-two", ""),
+    ) else {
+        return;
+    };
+    fs::create_dir(env.path("tmp")).unwrap();
+    env.dockerfile(
+        "FROM busybox\nCOPY root /\n\
+         RUN --mount=type=ssh,required=true /usr/bin/ssh-add -l > /keys\n\
+         RUN --mount=type=ssh,id=other /usr/bin/ssh-add -l > /others\n",
+    );
+    let (first, other) = (format!("default={one}"), format!("other={two},{one}"));
+    let out = format!("type=oci,dest={},tar=false", env.path("out").display());
+    let flags = ["--output", &out, "--ssh", &first, "--ssh", &other];
+    let mut command = env.command(&flags);
+    command.env("TMPDIR", env.path("tmp"));
+    env.said(command.output().unwrap()).success();
+    let (keys, others) = (env.image().text("keys"), env.image().text("others"));
+    assert!(keys.contains("key-one") && !keys.contains("key-two"));
+    assert!(others.contains("key-one") && others.contains("key-two"));
+    assert!(eventually(|| key_agents(&env) == (0, 0)));
+
+    // A killed build leaves no agent behind.
+    let seconds = unique_seconds();
+    env.dockerfile(&format!(
+        "FROM busybox\nRUN --mount=type=ssh exec sleep {seconds}\n"
+    ));
+    let mut command = env.command(&flags);
+    command.env("TMPDIR", env.path("tmp"));
+    let mut build = command.spawn().unwrap();
+    let line = format!("sleep\0{seconds}\0");
+    let runs = eventually(|| command_lines().contains(&line));
+    let agents = key_agents(&env).0;
+    build.kill().unwrap();
+    build.wait().unwrap();
+    assert!(runs && agents > 0, "no agent for the step");
+    assert!(eventually(|| key_agents(&env).0 == 0));
+}
+
+#[test]
+fn r29_files_that_are_no_keys_or_have_passphrases() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    let Some(locked) = key(&env, "key-locked", "a passphrase") else {
+        return;
+    };
+    fs::write(env.path("text"), "a text\n").unwrap();
+    fs::set_permissions(env.path("text"), fs::Permissions::from_mode(0o600)).unwrap();
+    env.dockerfile("FROM busybox\nRUN --mount=type=ssh true\n");
+    for path in [locked, env.path("text").display().to_string()] {
+        env.build(&["--no-cache", "--ssh", &format!("default={path}")])
+            .failure(1)
+            .says(&format!("--ssh default: key {path}: "))
+            .says("a key with a passphrase must be in an agent");
+    }
 }

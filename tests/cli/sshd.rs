@@ -165,6 +165,9 @@ fn d19_a_repository_behind_a_real_ssh_server() {
     build(&["--ssh", &flag]).success();
     assert_eq!(env.image().text("r/f"), "over ssh\n");
     assert_eq!(build(&["--ssh", &flag]).success().executed(), 0);
-    // Without the agent's key the server lets nobody in.
+    // The same with the key itself.
+    let flag = format!("default={}", directory.join("user").display());
+    build(&["--no-cache", "--ssh", &flag]).success();
+    // Without the key the server lets nobody in.
     build(&[]).failure(1).says("ermission denied");
 }

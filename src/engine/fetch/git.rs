@@ -203,7 +203,10 @@ fn git(access: &Access<'_>, location: &Location, cancel: &Cancel) -> Result<Git,
     }
     Ok(Git {
         config,
-        agent: access.fetching.agent("default").cloned(),
+        agent: match location.is_ssh() {
+            true => access.fetching.agent("default")?,
+            false => None,
+        },
         known_hosts: access.store.area("git")?.join("known_hosts"),
         cancel: cancel.clone(),
     })

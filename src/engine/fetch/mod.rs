@@ -22,9 +22,11 @@ use store::Store;
 use store::digest::hex;
 use tokio::runtime::Handle;
 
+use super::agents::Agents;
 use super::executor::{Output, StepError};
 use super::secrets::Secrets;
 use crate::failure::{Failure, FailureKind};
+use crate::request::SshSource;
 
 /// Looks a source up.
 ///
@@ -117,23 +119,25 @@ pub(crate) struct Fetching {
     runtime: Handle,
     http: OnceLock<reqwest::Client>,
     pins: Mutex<Pins>,
-    /// Sockets of ssh agents, by the id of `--ssh`.
-    agents: BTreeMap<String, PathBuf>,
+    agents: Agents,
 }
 
 impl Fetching {
-    pub(crate) fn new(runtime: Handle, agents: BTreeMap<String, PathBuf>, pins: Pins) -> Self {
+    pub(crate) fn new(runtime: Handle, agents: BTreeMap<String, SshSource>, pins: Pins) -> Self {
         Self {
             runtime,
             http: OnceLock::new(),
             pins: Mutex::new(pins),
-            agents,
+            agents: Agents::new(agents),
         }
     }
 
-    /// The socket of the agent that was given this id on the command line.
-    pub(super) fn agent(&self, id: &str) -> Option<&PathBuf> {
-        self.agents.get(id)
+    /// As [`Agents::socket`].
+    ///
+    /// # Errors
+    /// As [`Agents::socket`].
+    pub(super) fn agent(&self, id: &str) -> Result<Option<PathBuf>, Failure> {
+        self.agents.socket(id)
     }
 
     pub(crate) fn pins(&self) -> Pins {

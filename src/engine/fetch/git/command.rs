@@ -96,7 +96,7 @@ impl Git {
         call: &Call<'_>,
         args: &[S],
     ) -> Result<Vec<u8>, GitError> {
-        let program = find_git().ok_or(GitError::Missing)?;
+        let program = leash::find("git").ok_or(GitError::Missing)?;
         let mut command = leash::command(&program);
         command.args(args).env_clear().envs(self.environment(call));
         command
@@ -230,14 +230,6 @@ impl Git {
 }
 
 /// The first git in `PATH`.
-fn find_git() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let mut found = std::env::split_paths(&path).map(|directory| directory.join("git"));
-    let git = found.find(|git| git.is_file())?;
-    // It is run in other directories.
-    std::path::absolute(git).ok()
-}
-
 /// At most `limit` bytes and one; the rest is read and forgotten, so that the writer goes on.
 fn read_in_background(
     stream: Option<impl Read + Send + 'static>,
