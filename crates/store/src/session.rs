@@ -1,8 +1,8 @@
 //! Opening a store, and what happens to the leftovers of processes that died.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::owner::Owners;
 
 const FORMAT: &str = "layercake store 1\n";
+/// In the root, and in the temporary folder of each process.
+const LOCK: &str = "lock";
 
 /// An open store. While it lives, nobody prunes; any number of processes may have it open.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ impl Store {
                 .create(&path)
                 .map_err(Error::io("create", &path))?;
         }
-        let shared = lock_file(&root.join("lock"))?;
+        let shared = lock_file(&root.join(LOCK))?;
         shared.lock_shared().map_err(Error::io("lock", root))?;
         check_format(root)?;
         let (directory, own) = own_directory(&root.join("tmp"))?;
@@ -75,11 +77,9 @@ impl Store {
             return;
         };
         for entry in entries.flatten() {
-            let lock = File::open(entry.path().join("lock"));
-            let is_dead = lock.as_ref().is_ok_and(|lock| lock.try_lock().is_ok());
-            if is_dead {
+            if let Ok(Some(_lock)) = lock_folder(&entry.path()) {
                 // What cannot be removed now is tried again by the next process.
-                let _: io::Result<()> = remove_tree(&entry.path());
+                let _: io::Result<()> = remove_folder(&entry.path());
             }
         }
     }
@@ -93,7 +93,7 @@ impl Store {
             return Ok(());
         }
         check_format(root)?;
-        let lock = lock_file(&root.join("lock"))?;
+        let lock = lock_file(&root.join(LOCK))?;
         match lock.try_lock() {
             Ok(()) => remove_tree(root).map_err(Error::io("remove", root)),
             Err(TryLockError::WouldBlock) => Err(Error::Busy {
@@ -117,12 +117,16 @@ impl Drop for Store {
         };
         let few = std::fs::read_dir(directory).is_ok_and(|entries| entries.count() <= FEW);
         if few {
-            let _: io::Result<()> = remove_tree(directory);
+            let _: io::Result<()> = remove_folder(directory);
         }
     }
 }
 
 fn lock_file(path: &Path) -> Result<File> {
+    open_lock(path).map_err(Error::io("open", path))
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
         .read(true)
@@ -130,7 +134,7 @@ fn lock_file(path: &Path) -> Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600);
-    options.open(path).map_err(Error::io("open", path))
+    options.open(path)
 }
 
 fn check_format(root: &Path) -> Result<()> {
@@ -158,14 +162,49 @@ fn own_directory(parent: &Path) -> Result<(PathBuf, File)> {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(e) => return Err(Error::io("create", path)(e)),
         }
-        let lock = lock_file(&path.join("lock"))?;
         // Another process may take the new folder for a dead one's and lock it first; then it
         // also removes it.
-        if lock.try_lock().is_ok() && path.join("lock").exists() {
+        if let Some(lock) = lock_folder(&path).map_err(Error::io("lock", &path))? {
             return Ok((path, lock));
         }
     }
     unreachable!("the loop ends only by returning")
+}
+
+/// Takes the lock of a temporary folder, making it if need be: its process may have been killed
+/// before it could. `None` when somebody has it, or when the folder is gone. There may be another
+/// of its name by then, which is somebody else's: in pid namespaces all have the same few numbers.
+fn lock_folder(directory: &Path) -> io::Result<Option<File>> {
+    let lock = match open_lock(&directory.join(LOCK)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        lock => lock?,
+    };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(e)) => return Err(e),
+    }
+    Ok(is_lock_of(&lock, directory).then_some(lock))
+}
+
+fn is_lock_of(lock: &File, directory: &Path) -> bool {
+    let identity = |found: io::Result<Metadata>| found.ok().map(|it| (it.dev(), it.ino()));
+    let own = identity(lock.metadata());
+    own.is_some() && own == identity(std::fs::metadata(directory.join(LOCK)))
+}
+
+/// Removes a temporary folder whose lock the caller has. The lock goes last: who is killed on the
+/// way leaves a folder like any dead process.
+fn remove_folder(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        } else if entry.file_name() != LOCK {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    remove_tree(directory)
 }
 
 /// Like `rm -rf`, but also through directories without permissions (overlay's `work`), and other
@@ -194,4 +233,57 @@ fn boot_id() -> String {
         .take(16)
         .collect::<String>()
         + "b"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn temporary(store: &Store) -> PathBuf {
+        let path = store.names.fresh();
+        path.parent().unwrap().to_owned()
+    }
+
+    #[test]
+    fn what_the_dead_left_goes_and_what_the_living_use_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let living = temporary(&store);
+        let left = |name: &str, has_lock: bool| {
+            let path = root.path().join("tmp").join(name);
+            std::fs::create_dir_all(path.join("3/draft")).unwrap();
+            std::fs::write(path.join("3/draft/file"), "x").unwrap();
+            if has_lock {
+                std::fs::write(path.join("lock"), "").unwrap();
+            }
+            path
+        };
+        // The second: its removal was killed. The third: killed before it had a lock.
+        let dead = [
+            left("x-0", true),
+            left("x-1", false),
+            root.path().join("tmp/x-2"),
+        ];
+        std::fs::create_dir_all(&dead[2]).unwrap();
+        Store::clear_leftovers(root.path());
+        for path in dead {
+            assert!(!path.exists(), "{path:?}");
+        }
+        assert!(living.join("lock").exists());
+    }
+
+    #[test]
+    fn the_lock_of_a_folder_that_was_removed_is_worth_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("1-0");
+        std::fs::create_dir(&folder).unwrap();
+        let late = open_lock(&folder.join(LOCK)).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        let own = lock_folder(&folder).unwrap().unwrap();
+        late.try_lock().unwrap();
+        assert!(is_lock_of(&own, &folder));
+        assert!(!is_lock_of(&late, &folder));
+        assert!(lock_folder(&folder).unwrap().is_none());
+    }
 }
