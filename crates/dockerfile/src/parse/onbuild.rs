@@ -35,7 +35,7 @@ impl Parser<'_> {
     ) {
         self.unknown_run = 0;
         let escape = self.file.directives.escape;
-        let text = trigger_text(line, &heredocs);
+        let text = trigger_text(line, command, &heredocs);
         let before = self.diagnostics.len();
         let mut context = Context::new(
             line,
@@ -145,10 +145,9 @@ fn keyword_place(line: &LogicalLine, command: &Command<'_>) -> Place {
 
 /// The text stored in the image: the line without its `ONBUILD`, then each heredoc's body and
 /// terminator.
-fn trigger_text(line: &LogicalLine, heredocs: &[Heredoc]) -> String {
+fn trigger_text(line: &LogicalLine, command: &Command<'_>, heredocs: &[Heredoc]) -> String {
     let blank = |c: char| matches!(c, '\t' | '\n' | '\u{c}' | '\r' | ' ');
-    let rest = line.text.trim_start_matches(blank);
-    let rest = rest.get("ONBUILD".len()..).unwrap_or_default();
+    let rest = &line.text[command.start + command.keyword.len()..];
     let mut text = rest.trim_start_matches(blank).to_owned();
     for heredoc in heredocs {
         text.push('\n');
