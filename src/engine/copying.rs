@@ -10,6 +10,7 @@ use store::Digest;
 use store::content::{Content, Reader};
 use store::view::{Found, View};
 
+use super::context::ContextTree;
 use super::copy::{
     AnonymousFiles, CopyError, ImageUsers, LayerFiles, Means, Planned, Selection, Source,
     StageTree, archive_limits, plan_copy, plan_workdir, select,
@@ -65,7 +66,7 @@ pub(super) fn copy(
     inputs: &[Output],
 ) -> Result<Made, StepError> {
     copy_and(engine, op, inputs, |engine, planned| {
-        add(engine, node, planned)
+        add(engine, node, inputs, planned)
     })
 }
 
@@ -111,15 +112,17 @@ pub(super) fn workdir(
         layers: &engine.layers,
         tree: base,
     };
-    add(
-        engine,
-        node,
-        plan_workdir(op, &view, &ImageUsers::new(&view, &files))?,
-    )
+    let planned = plan_workdir(op, &view, &ImageUsers::new(&view, &files))?;
+    add(engine, node, &[], planned)
 }
 
 /// For layers of the image, in which no secret may be.
-fn add(engine: &Engine, node: NodeId, planned: Planned) -> Result<Made, StepError> {
+fn add(
+    engine: &Engine,
+    node: NodeId,
+    inputs: &[Output],
+    planned: Planned,
+) -> Result<Made, StepError> {
     for warning in &planned.warnings {
         engine.note(node, format!("warning: {warning}"));
     }
@@ -129,12 +132,33 @@ fn add(engine: &Engine, node: NodeId, planned: Planned) -> Result<Made, StepErro
     leaks.check(secrets)?;
     Ok(Made {
         secrets: leaks.ids().map(str::to_owned).collect(),
-        ..add_unchecked(engine, planned)?.into()
+        ..add_unchecked(engine, inputs, planned)?.into()
     })
 }
 
-fn add_unchecked(engine: &Engine, planned: Planned) -> Result<Digest, StepError> {
-    Ok(engine.layers.add_as_blob(planned.items)?)
+fn add_unchecked(
+    engine: &Engine,
+    inputs: &[Output],
+    planned: Planned,
+) -> Result<Digest, StepError> {
+    let (layer, are_as_selected) = engine.layers.add_as_blob(planned.items)?;
+    if !are_as_selected {
+        contexts(engine, inputs).for_each(ContextTree::note_change);
+    }
+    Ok(layer)
+}
+
+/// Whether nobody is known to have written to the contexts among `inputs` since they were looked
+/// at. Else what is made of them is not what its key says, and must not be recorded.
+pub(super) fn are_unchanged(engine: &Engine, inputs: &[Output]) -> bool {
+    !contexts(engine, inputs).any(ContextTree::has_changed)
+}
+
+fn contexts<'e>(engine: &'e Engine, inputs: &[Output]) -> impl Iterator<Item = &'e ContextTree> {
+    inputs.iter().filter_map(|input| match input {
+        Output::Context(name) => engine.contexts.tree(name).ok(),
+        _ => None,
+    })
 }
 
 /// Looks the sources of `op` up in its inputs and hands them to `use_selection`.
@@ -281,7 +305,11 @@ pub(super) fn context_tree(
     if let Some(layer) = engine.look_up(&key)? {
         return Ok(Tree::new(vec![layer]));
     }
-    let layer = copy_and(engine, &copy_op, &inputs, add_unchecked)?;
-    engine.put(&key, &layer.into(), 0)?;
+    let layer = copy_and(engine, &copy_op, &inputs, |engine, planned| {
+        add_unchecked(engine, &inputs, planned)
+    })?;
+    if are_unchanged(engine, &inputs) {
+        engine.put(&key, &layer.into(), 0)?;
+    }
     Ok(Tree::new(vec![layer]))
 }

@@ -425,6 +425,9 @@ impl Executor for Engine {
             })
             .map_err(|e| self.inside_or(e))?;
         let took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if !copying::are_unchanged(self, inputs) {
+            return Ok(Output::Tree(base.with(made.layer)));
+        }
         self.put(key, &made, took_ms)?;
         if let Some(content_key) = self.content_key(node, inputs, base)? {
             self.put(&content_key, &made, took_ms)?;

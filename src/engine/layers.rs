@@ -17,7 +17,7 @@ use store::digest::{DigestMap, DigestState, HashWriter};
 use store::dirwriter::{DirWriter, open_directory};
 use store::owner::Owners;
 use store::record::RecordKind;
-use store::tree::{Index, Kind};
+use store::tree::{ContentHash, Index, Kind};
 use store::view::View;
 use store::{Digest, Store};
 
@@ -442,14 +442,21 @@ impl Layers {
         lock(&self.indexes).contains_key(diff_id) || self.store.has_index(diff_id)
     }
 
-    /// Puts a layer made of `items` into the store as a blob.
-    pub(crate) fn add_as_blob(&self, items: Vec<Item>) -> Result<Digest, Failure> {
+    /// Puts a layer made of `items` into the store as a blob. Tells too whether the files in it have
+    /// the hashes that the items came with: somebody may have written to one since.
+    pub(crate) fn add_as_blob(&self, items: Vec<Item>) -> Result<(Digest, bool), Failure> {
+        let expected: Vec<_> = items.iter().filter_map(read_again).collect();
         let (index, sink) = pack(items, self.sink()?).map_err(|e| unbuilt(&e))?;
         let (diff_id, _) = self.seal(sink)?;
+        let is_as_expected = |(path, expected): &(Vec<u8>, ContentHash)| {
+            let kind = index.get(path).map(|entry| &entry.kind);
+            matches!(kind, Some(Kind::File { hash, .. }) if hash == expected)
+        };
+        let are_as_expected = expected.iter().all(is_as_expected);
         if !self.has_index(&diff_id) {
             self.put_index(&diff_id, index);
         }
-        Ok(diff_id)
+        Ok((diff_id, are_as_expected))
     }
 
     fn sink(&self) -> Result<LayerSink<BlobWriter>, Failure> {
@@ -545,6 +552,16 @@ fn check(expected: &Digest, actual: &Digest) -> Result<(), Failure> {
     Err(Failure::new(FailureKind::Registry, message))
 }
 
+/// A file that is opened only now, and the hash it had when it was looked at, if it was.
+fn read_again(item: &Item) -> Option<(Vec<u8>, ContentHash)> {
+    match (&item.entry.kind, &item.content) {
+        (Kind::File { hash, .. }, Content::Beneath { .. }) if *hash != ContentHash::default() => {
+            Some((item.entry.path.clone(), *hash))
+        }
+        _ => None,
+    }
+}
+
 /// The items of a layer whose files lie below `root`.
 fn items(index: &Index, root: &Arc<OwnedFd>) -> Vec<Item> {
     let item = |entry: &store::tree::Entry| {
@@ -561,4 +578,41 @@ fn items(index: &Index, root: &Arc<OwnedFd>) -> Vec<Item> {
         }
     };
     index.entries().iter().map(item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use store::tree::Entry;
+
+    use super::*;
+
+    #[test]
+    fn files_that_were_written_to_since_they_were_hashed_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&directory.path().join("store")).unwrap());
+        let layers = Layers::new(store, None);
+        std::fs::write(directory.path().join("file"), "content").unwrap();
+        let root = Arc::new(open_directory(directory.path()).unwrap());
+        let add = |hash: ContentHash| {
+            let entry = Entry {
+                path: b"file".to_vec(),
+                kind: Kind::File { size: 7, hash },
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                mtime: 0,
+                xattrs: Vec::new(),
+            };
+            let content = Content::Beneath {
+                root: root.clone(),
+                path: b"file".to_vec(),
+            };
+            layers.add_as_blob(vec![Item { entry, content }]).unwrap()
+        };
+        let (layer, is_same) = add(*blake3::hash(b"content").as_bytes());
+        assert!(is_same);
+        assert_eq!(add(*blake3::hash(b"earlier").as_bytes()), (layer, false));
+        // Nobody had looked at it.
+        assert_eq!(add([0; 32]), (layer, true));
+    }
 }

@@ -286,7 +286,7 @@ impl StepRoot {
             Self::Plain {
                 draft, is_whole, ..
             } => {
-                let layer = engine.layers.add_as_blob(items)?;
+                let (layer, _) = engine.layers.add_as_blob(items)?;
                 if is_whole.get() {
                     engine.roots.give_back(base.with(layer), draft);
                 }

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::support::{Env, can_run};
+use crate::support::{Env, can_run, command_lines, eventually, unique};
 
 #[test]
 fn an_unchanged_build_executes_nothing() {
@@ -50,6 +50,34 @@ fn k02_a_touched_file_is_no_change() {
     std::fs::remove_file(env.context().join("f")).unwrap();
     env.write("f", "1");
     assert_eq!(env.build(&[]).success().executed(), 0);
+}
+
+#[test]
+fn what_changes_between_its_key_and_its_layer_is_not_taken_for_what_it_was() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    // Little files are kept from the one to the other.
+    let content = |letter: &str| letter.repeat(200_000);
+    env.write("f", &content("a"));
+    let marker = unique();
+    // The key of `COPY f` is made while `RUN` has its turn.
+    env.dockerfile(&format!(
+        "FROM busybox AS slow\nRUN : {marker}; sleep 1; touch /slow\n\
+         FROM scratch\nCOPY f /f\nCOPY --from=slow /slow /\n"
+    ));
+    let flags = ["--jobs", "1"];
+    let mut command = env.command(&flags);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut build = command.spawn().unwrap();
+    let runs = eventually(|| command_lines().iter().any(|line| line.contains(&marker)));
+    env.write("f", &content("b"));
+    assert!(build.wait().unwrap().success());
+    assert!(runs, "the step does not run");
+    env.write("f", &content("a"));
+    env.build(&flags).success();
+    assert!(env.image().text("f") == content("a"));
 }
 
 #[test]

@@ -62,6 +62,10 @@ struct Directory {
 fn do_job(tree: &ContextTree, work: &Work, job: Job, hasher: &mut Hasher<'_>) {
     match job {
         Job::List(path) => {
+            if let Some(children) = tree.listings.get(&path) {
+                work.add(subdirectories(&path, &children));
+                return;
+            }
             let Ok(unlisted) = tree.names(&path) else {
                 return;
             };
@@ -81,12 +85,15 @@ fn do_job(tree: &ContextTree, work: &Work, job: Job, hasher: &mut Hasher<'_>) {
             let Some(children) = look(tree, &directory, chunk, hasher) else {
                 return;
             };
-            let is_wanted = |child: &&Child| child.node.is_directory();
-            let subdirectories = children.iter().filter(is_wanted);
-            work.add(subdirectories.map(|child| Job::List(join(&directory.path, &child.name))));
+            work.add(subdirectories(&directory.path, &children));
             directory.looked(tree, chunk, children);
         }
     }
+}
+
+fn subdirectories(path: &[u8], children: &[Child]) -> impl Iterator<Item = Job> {
+    let directories = children.iter().filter(|child| child.node.is_directory());
+    directories.map(move |child| Job::List(join(path, &child.name)))
 }
 
 /// The children of a chunk; `None` when they cannot be looked at.

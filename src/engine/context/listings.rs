@@ -11,10 +11,7 @@ use super::disk::{Found, Seen};
 use super::kept::Kept;
 use crate::engine::copy::Node;
 
-/// Of more files than these, directories are read again: 250 bytes for each.
-const FILES_MAX: usize = 500_000;
-
-/// One name in a directory, and what is known of it.
+/// One name in a directory, and what is known of it: 250 bytes.
 #[derive(Debug)]
 pub(super) struct Child {
     pub(super) name: Vec<u8>,
@@ -77,7 +74,6 @@ struct Known {
     by_path: HashMap<Vec<u8>, Children>,
     /// Files that were asked for by name, in directories that were not.
     single: HashMap<Vec<u8>, Spot>,
-    files: usize,
 }
 
 impl Listings {
@@ -89,13 +85,9 @@ impl Listings {
         self.known().by_path.get(path).cloned()
     }
 
+    /// The first one stays, and is what everybody gets.
     pub(super) fn put(&self, path: Vec<u8>, children: Children) -> Children {
-        let mut known = self.known();
-        if known.files + children.len() <= FILES_MAX {
-            known.files += children.len();
-            known.by_path.insert(path, children.clone());
-        }
-        children
+        self.known().by_path.entry(path).or_insert(children).clone()
     }
 
     /// For a path whose directory is not listed; the first one stays.
@@ -113,13 +105,14 @@ impl Listings {
         let known = self.known();
         let mut last: Option<(&[u8], &Children, usize)> = None;
         let find = |path| {
+            // Who asked before saw this one.
+            if let Some(spot) = known.single.get(path) {
+                return Some(spot.clone());
+            }
             let (parent, name) = split(path);
             let (among, next) = match last {
                 Some((directory, among, at)) if directory == parent => (among, at + 1),
-                _ => match known.by_path.get(parent) {
-                    Some(among) => (among, 0),
-                    None => return known.single.get(path).cloned(),
-                },
+                _ => (known.by_path.get(parent)?, 0),
             };
             let is_next = among.get(next).is_some_and(|child| child.name == name);
             let at = if is_next {

@@ -15,11 +15,12 @@ mod statcache;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use rustix::io::Errno;
@@ -72,8 +73,9 @@ pub struct ContextTree {
     hashes: StatCache,
     listings: Listings,
     holders: Holders,
-    /// Directories of which all has been read.
-    read_below: Mutex<HashSet<Vec<u8>>>,
+    /// Directories of which all is read, by who comes first; the others wait.
+    read_below: Mutex<HashMap<Vec<u8>, Arc<OnceLock<()>>>>,
+    changed: AtomicBool,
 }
 
 /// A directory, opened, with names in it that may be visible.
@@ -132,6 +134,7 @@ impl ContextTree {
             listings: Listings::default(),
             holders: Holders::default(),
             read_below: Mutex::default(),
+            changed: AtomicBool::new(false),
         })
     }
 
@@ -142,6 +145,17 @@ impl ContextTree {
     /// What writing fails with; the build can go on without.
     pub fn save(&self) -> io::Result<()> {
         self.hashes.save()
+    }
+
+    /// A file did not have the content any more that it was hashed with.
+    pub fn note_change(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody noted a change.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Relaxed)
     }
 
     fn failed(&self, action: &'static str, path: &[u8], source: io::Error) -> TreeError {
@@ -264,15 +278,18 @@ impl Tree for ContextTree {
     }
 
     fn will_read_below(&self, path: &[u8]) {
-        let mut known = self
-            .read_below
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if known.insert(path.to_vec()) {
-            drop(known);
-            self.holders.release();
+        let once = {
+            let known = self.read_below.lock();
+            let mut known = known.unwrap_or_else(PoisonError::into_inner);
+            known.entry(path.to_vec()).or_default().clone()
+        };
+        once.get_or_init(|| {
+            // Who read a directory above has kept what is in it.
+            if self.listings.get(path).is_none() {
+                self.holders.release();
+            }
             ahead::read_below(self, path);
-        }
+        });
     }
 
     fn read(&self, files: &[&[u8]]) -> Result<Vec<FileFacts>, TreeError> {

@@ -357,6 +357,37 @@ fn reading_ahead_finds_the_files_as_they_were_then() {
 }
 
 #[test]
+fn what_was_read_ahead_stays_when_a_part_of_it_is_asked_for_too() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "d/f", "before");
+    write(directory.path(), "d/e/f", "before");
+    let tree = open(directory.path(), "");
+    tree.will_read_below(b"");
+    for path in ["d/f", "d/e/f", "d/e/new"] {
+        write(directory.path(), path, "after!");
+    }
+    tree.will_read_below(b"d");
+    assert_eq!(listing(&tree, b"d"), ["d/e/", "d/e/f", "d/f"]);
+    for path in [&b"d/f"[..], b"d/e/f"] {
+        let facts = tree.read(&[path]).unwrap();
+        assert_eq!(facts[0].hash, *blake3::hash(b"before").as_bytes());
+        let content = tree.content(path).unwrap();
+        assert!(matches!(content, Content::Hashed { .. }), "{content:?}");
+    }
+}
+
+#[test]
+fn a_file_stays_as_it_was_first_read_when_its_directory_is_listed() {
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), "d/f", "before");
+    let tree = open(directory.path(), "");
+    let before = tree.read(&[b"d/f"]).unwrap();
+    write(directory.path(), "d/f", "after!");
+    tree.will_read_below(b"d");
+    assert_eq!(tree.read(&[b"d/f"]).unwrap(), before);
+}
+
+#[test]
 fn what_cannot_be_read_ahead_is_told_when_it_is_asked_for() {
     if rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: root reads everything");
