@@ -102,13 +102,16 @@ pub(super) fn directories(
         layers,
         indexes,
     };
-    let mut found = Vec::new();
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
     for piece in &pieces {
-        stack.ready(piece, &mut found)?;
+        stack.ready(piece, &mut found, &mut missing)?;
     }
     if found.len() > STACK_MAX {
         let made = pieces.iter().map(|piece| stack.directory(piece));
         found = made.collect::<Result<_, _>>()?;
+    } else {
+        let ask = |(name, piece)| stack.ask(name, piece);
+        missing.into_iter().try_for_each(ask)?;
     }
     found.reverse();
     Ok(found)
@@ -151,9 +154,14 @@ struct Stack<'s> {
 }
 
 impl Stack<'_> {
-    /// Directories that are there and show the same as `piece`, bottom first. It is asked for if it
-    /// is not there itself.
-    fn ready(&self, piece: &Piece, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    /// Directories that are there and show the same as `piece`, bottom first; and what would have to
+    /// be made for one that does.
+    fn ready<'p>(
+        &self,
+        piece: &'p Piece,
+        found: &mut Vec<PathBuf>,
+        missing: &mut Vec<(Digest, &'p Piece)>,
+    ) -> Result<(), Failure> {
         if piece.parts.is_empty() {
             found.push(self.store.directory(&self.layers[piece.layers.start])?);
             return Ok(());
@@ -164,8 +172,14 @@ impl Stack<'_> {
             return Ok(());
         }
         for part in &piece.parts {
-            self.ready(part, found)?;
+            self.ready(part, found, missing)?;
         }
+        missing.push((name, piece));
+        Ok(())
+    }
+
+    /// Has it made some time.
+    fn ask(&self, name: Digest, piece: &Piece) -> Result<(), Failure> {
         let (store, owners) = (&self.store.store, self.store.owners()?);
         let merger = &self.store.merger;
         merger.ask(store, owners, &name, || self.run(name, piece))
