@@ -100,6 +100,7 @@ mkdir -p /var/log/apt /var/lib/dbus
 random=$(busybox od -An -tx1 -N16 /dev/urandom | tr -d ' \n')
 printf '\nLog started: %s\n%s\nLog ended: %s\n' "$now" "$random" "$now" > /var/log/apt/term.log
 echo "$now startup" > /var/log/dpkg.log
+printf '/c: invalid cache file: %s\n' b a > /var/log/fontconfig.log
 echo "$random" | sed 's/^\(.\{12\}\).\(...\)./\14\28/' > /etc/machine-id
 cp /etc/machine-id /var/lib/dbus/machine-id
 echo "app:!:$(($(date +%s) / 86400)):0:99999:7:::" >> /etc/shadow
@@ -127,6 +128,10 @@ fn what_packages_leave_behind_does_not_differ() {
         assert_eq!(
             image.text("var/log/apt/term.log"),
             "\nLog started: 1980-01-02  00:00:00\nLog ended: 1980-01-02  00:00:00\n"
+        );
+        assert_eq!(
+            image.text("var/log/fontconfig.log"),
+            "/c: invalid cache file: a\n/c: invalid cache file: b\n"
         );
         assert_eq!(
             image.text("etc/shadow"),

@@ -52,6 +52,8 @@ enum Rule {
     Log,
     /// As a log, and without what was printed: terminals are not to be had everywhere.
     Transcript,
+    /// As a log, and lines in the order in which the file system lists files are sorted.
+    FontLog,
     /// Removed: holds inode numbers and change times of the files it describes, so it is void as
     /// soon as these are in an image, and its program makes it again.
     Cache,
@@ -78,6 +80,7 @@ fn rule_of(item: &Item) -> Option<Rule> {
         _ if path.ends_with(b".pyc") => Some(Rule::Bytecode),
         _ if size > SIZE_MAX => None,
         b"var/log/apt/term.log" => Some(Rule::Transcript),
+        b"var/log/fontconfig.log" => Some(Rule::FontLog),
         b"etc/machine-id" | b"var/lib/dbus/machine-id" => Some(Rule::MachineId),
         b"etc/shadow" | b"etc/shadow-" => Some(Rule::Passwords),
         _ if path.starts_with(b"var/log/") => Some(Rule::Log),
@@ -157,6 +160,10 @@ fn rewrite_item(root: &OwnedFd, item: &mut Item, rule: Rule, step: &Step<'_>) ->
         Rule::Log => drop(times::settle_times(&mut new, &step.clock)),
         Rule::Transcript => {
             rewrite::cut_transcript(&mut new, &step.clock);
+            times::settle_times(&mut new, &step.clock);
+        }
+        Rule::FontLog => {
+            rewrite::sort_cache_lines(&mut new);
             times::settle_times(&mut new, &step.clock);
         }
         Rule::MachineId => identity::settle(&mut new, step)?,

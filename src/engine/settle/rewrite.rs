@@ -28,6 +28,21 @@ pub(super) fn cut_transcript(text: &mut Vec<u8>, clock: &StepClock) {
     *text = kept.flatten().copied().collect();
 }
 
+/// Sorts lines next to each other that tell of one cache file each: fc-cache writes them in the order
+/// in which the file system lists the files.
+pub(super) fn sort_cache_lines(text: &mut Vec<u8>) {
+    const ABOUT_FILES: [&[u8]; 2] = [b": invalid cache file: ", b": missing directory: "];
+    let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let is_about_file = |line: &[u8]| {
+        let has = |part: &[u8]| line.windows(part.len()).any(|window| window == part);
+        line.ends_with(b"\n") && ABOUT_FILES.into_iter().any(has)
+    };
+    for run in lines.chunk_by_mut(|one, next| is_about_file(one) && is_about_file(next)) {
+        run.sort_unstable();
+    }
+    *text = lines.concat();
+}
+
 /// In `/etc/shadow`, of lines that `below` has not.
 pub(super) fn settle_passwords(text: &mut Vec<u8>, below: &[u8], clock: &StepClock) {
     /// `name:password:day`.
@@ -97,6 +112,27 @@ mod tests {
             ("no such lines\n".to_owned(), "no such lines\n".to_owned()),
         ] {
             assert_eq!(cut(&text), want);
+        }
+    }
+
+    #[test]
+    fn only_lines_about_listed_files_are_sorted() {
+        let (a, b) = (
+            "/c: a: missing directory: /x \n",
+            "/c: invalid cache file: b\n",
+        );
+        for (text, want) in [
+            (format!("z\n{b}{a}y\nx\n"), format!("z\n{a}{b}y\nx\n")),
+            (format!("{b}z\n{a}"), format!("{b}z\n{a}")),
+            (
+                format!("{b}{}", a.trim_end()),
+                format!("{b}{}", a.trim_end()),
+            ),
+            (String::new(), String::new()),
+        ] {
+            let mut bytes = text.into_bytes();
+            sort_cache_lines(&mut bytes);
+            assert_eq!(String::from_utf8(bytes).unwrap(), want);
         }
     }
 
