@@ -10,17 +10,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::rungs::{everything, is_root};
-use crate::support::{Env, Image, can_run, copy_program};
+use crate::support::{Env, Image, can_run, command_lines, copy_program, eventually};
 
 /// As long as it may take to start a daemon.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Name of the image that holds this program.
 const IMAGE: &str = "localhost/layercake-test";
-
-/// Status of both programs when they themselves fail, as where a machine does not allow such a
-/// container.
-const NOT_RUN: i32 = 125;
 
 /// Where a store in a volume is mounted.
 const VOLUME: &str = "/volume";
@@ -145,6 +141,9 @@ trait Runner {
 
     /// What `run` needs on any machine.
     fn run_flags(&self) -> &'static [&'static str];
+
+    /// Where it keeps what it writes.
+    fn directory(&self) -> &Path;
 }
 
 struct Docker {
@@ -205,6 +204,10 @@ impl Runner for Docker {
     fn run_flags(&self) -> &'static [&'static str] {
         &[]
     }
+
+    fn directory(&self) -> &Path {
+        self.directory.path()
+    }
 }
 
 impl Drop for Docker {
@@ -215,51 +218,117 @@ impl Drop for Docker {
     }
 }
 
-struct Podman {
-    /// Before its name: what gives it the control groups that its runtime wants.
+/// One way to start Podman. Runtimes want control groups that not every machine has.
+struct Start {
+    /// Before its name.
     prefix: &'static [&'static str],
-    directory: tempfile::TempDir,
+    /// After it.
+    options: &'static [&'static str],
+    /// After `run`, with limits that it may set on any machine.
+    run_flags: &'static [&'static str],
 }
 
-impl Drop for Podman {
-    fn drop(&mut self) {
-        // Podman mounts its layers on themselves and leaves that behind.
-        let layers = self.directory.path().join("data/overlay");
-        let _ = Command::new("umount").arg(layers).output();
-    }
-}
-
-impl Podman {
-    const PREFIXES: [&'static [&'static str]; 2] = [
-        &[],
-        &[
-            "unshare",
-            "--mount",
+const STARTS: [Start; 3] = [
+    Start {
+        prefix: &[],
+        options: &[],
+        run_flags: &[
+            "--cgroups=disabled",
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=4096:4096",
+        ],
+    },
+    // crun where there are two hierarchies: only root may mount.
+    Start {
+        prefix: &[
             "sh",
             "-c",
             "mount -t cgroup2 none /sys/fs/cgroup && exec \"$0\" \"$@\"",
         ],
-    ];
+        options: &[],
+        run_flags: &[
+            "--cgroups=disabled",
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=4096:4096",
+        ],
+    },
+    // runc, which always wants them.
+    Start {
+        prefix: &[],
+        options: &["--runtime=runc"],
+        run_flags: &[
+            "--pids-limit=0",
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=4096:4096",
+        ],
+    },
+];
+
+struct Podman {
+    start: Start,
+    directory: tempfile::TempDir,
+}
+
+impl Podman {
+    fn new(start: Start) -> Self {
+        let directory = scratch();
+        let runtime = directory.path().join("runtime");
+        std::fs::create_dir(&runtime).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(runtime, mode).unwrap();
+        Self { start, directory }
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        // What cleans up after a container does so when `podman run` is gone, and would make the
+        // directory again.
+        let own = self.directory.path();
+        let name = own.to_string_lossy().into_owned();
+        let ended = eventually(|| command_lines().iter().all(|line| !line.contains(&name)));
+        assert!(ended || std::thread::panicking(), "processes of Podman");
+        if is_root() {
+            return;
+        }
+        // Files of other ids, and the process that keeps the namespace where they can be removed.
+        let pid = std::fs::read_to_string(own.join("runtime/libpod/tmp/pause.pid"));
+        let mut remove = self.command();
+        remove.args(["unshare", "find"]).arg(own);
+        let _ = remove.args(["-mindepth", "2", "-delete"]).output();
+        let pid = pid.ok().and_then(|pid| pid.trim().parse().ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+    }
 }
 
 impl Runner for Podman {
     fn command(&self) -> Command {
-        let mut words = self.prefix.iter().chain(&["podman"]);
+        // It mounts its layers on themselves and leaves that behind; with a namespace of root's
+        // it goes. Those of users are in a namespace anyway.
+        let namespace: &[&str] = if is_root() {
+            &["unshare", "--mount"]
+        } else {
+            &[]
+        };
+        let mut words = namespace.iter().chain(self.start.prefix).chain(&["podman"]);
         let mut command = Command::new(words.next().unwrap());
         command.args(words);
         let path = |name: &str| self.directory.path().join(name);
         command.arg("--root").arg(path("data"));
         command.arg("--runroot").arg(path("run"));
+        command.env("XDG_RUNTIME_DIR", path("runtime"));
+        command.args(self.start.options);
         command
     }
 
     fn run_flags(&self) -> &'static [&'static str] {
-        // Not every machine allows the limits that it would set.
-        &[
-            "--cgroups=disabled",
-            "--ulimit=nofile=1024:1024",
-            "--ulimit=nproc=4096:4096",
-        ]
+        self.start.run_flags
+    }
+
+    fn directory(&self) -> &Path {
+        self.directory.path()
     }
 }
 
@@ -309,16 +378,11 @@ fn archive(image: &Image) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// Whether containers of the image run at all; says why not.
+/// Takes the image; says why that, or a container of it, does not work.
 fn is_usable(runner: &dyn Runner, image: &[u8]) -> Result<(), String> {
     let archive = scratch();
     let path = archive.path().join("image.tar");
     std::fs::write(&path, image).unwrap();
-    let told = |output: std::io::Result<Output>| match output {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-        Err(error) => Err(error.to_string()),
-    };
     told(
         runner
             .command()
@@ -327,11 +391,34 @@ fn is_usable(runner: &dyn Runner, image: &[u8]) -> Result<(), String> {
             .arg(IMAGE)
             .output(),
     )?;
+    starts(runner, &[])
+}
+
+/// Whether the machine allows such a container; says why not.
+fn starts(runner: &dyn Runner, flags: &[&str]) -> Result<(), String> {
     let mut command = runner.command();
     command
         .args(["run", "--rm", "--network=host"])
-        .args(runner.run_flags());
+        .args(runner.run_flags())
+        .args(flags);
     told(command.args([IMAGE, "/bin/true"]).output())
+}
+
+fn told(output: std::io::Result<Output>) -> Result<(), String> {
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Goes with the runner at the latest: users cannot remove what others in their container made.
+fn volume(runner: &dyn Runner) -> tempfile::TempDir {
+    let volume = tempfile::tempdir_in(runner.directory()).unwrap();
+    // The user of the container may be another, with a number that is not known here.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(volume.path(), mode).unwrap();
+    volume
 }
 
 /// Builds the context in a container; returns what was said.
@@ -390,18 +477,18 @@ const REFUSED_IN_PODMAN: &[Refusal] = &[(
 
 fn check_refusals(runner: &dyn Runner, env: &Env, refusals: &[Refusal]) {
     for (flags, expected) in refusals {
+        if let Err(reason) = starts(runner, flags) {
+            eprintln!("SKIPPED: {flags:?}: {reason}");
+            continue;
+        }
         let case = Case {
             flags,
             store: "/tmp/store",
             rung: "",
             snapshotter: "",
         };
-        let volume = scratch();
+        let volume = volume(runner);
         let said = env.said(build(runner, env, &case, volume.path()));
-        if said.code == Some(NOT_RUN) {
-            eprintln!("SKIPPED: {flags:?}: {}", said.stderr);
-            continue;
-        }
         let mut said = said.failure(4);
         for text in *expected {
             said = said.says(text);
@@ -411,16 +498,13 @@ fn check_refusals(runner: &dyn Runner, env: &Env, refusals: &[Refusal]) {
 
 fn check(runner: &dyn Runner, env: &Env, expected: &str, cases: &[Case<'_>]) {
     for case in cases {
-        let volume = scratch();
-        // The user of the container may be another, with a number that is not known here.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(volume.path(), mode).unwrap();
-        let what = format!("{:?}, store in {}", case.flags, case.store);
-        let said = env.said(build(runner, env, case, volume.path()));
-        if said.code == Some(NOT_RUN) {
-            eprintln!("SKIPPED: {what}: {}", said.stderr);
+        if let Err(reason) = starts(runner, case.flags) {
+            eprintln!("SKIPPED: {:?}: {reason}", case.flags);
             continue;
         }
+        let volume = volume(runner);
+        let what = format!("{:?}, store in {}", case.flags, case.store);
+        let said = env.said(build(runner, env, case, volume.path()));
         assert!(said.ok, "{what}: {}", said.stderr);
         let said = said.says(case.rung);
         // Podman has no overlays for some users.
@@ -477,11 +561,8 @@ fn in_podman_the_image_is_the_same() {
         return;
     };
     let mut reasons = Vec::new();
-    let podman = Podman::PREFIXES.into_iter().find_map(|prefix| {
-        let podman = Podman {
-            prefix,
-            directory: scratch(),
-        };
+    let podman = STARTS.into_iter().find_map(|start| {
+        let podman = Podman::new(start);
         match is_usable(&podman, &image) {
             Ok(()) => Some(podman),
             Err(reason) => {
