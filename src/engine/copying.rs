@@ -42,6 +42,16 @@ pub(super) fn open(layers: &Layers, tree: &Tree, file: &Found<'_>) -> io::Result
         .open()
 }
 
+/// Outside of a build that runs steps, a file that the user may not read is no error yet: inside,
+/// where the user is root, it may be readable, and whether a build gets there first depends on
+/// what else it does.
+fn failed(engine: &Engine, error: CopyError) -> StepError {
+    if error.is_refused() && !engine.may_execute {
+        return StepError::NeedsInside;
+    }
+    error.into()
+}
+
 impl From<CopyError> for StepError {
     fn from(error: CopyError) -> Self {
         let mut failure = Failure::of(FailureKind::Build, &error);
@@ -96,8 +106,8 @@ fn copy_and<T>(
         limits: archive_limits(),
     };
     with_selection(engine, op, inputs, |selection| {
-        let planned = plan_copy(op, selection, &view, &users, means)?;
-        add(engine, planned)
+        let planned = plan_copy(op, selection, &view, &users, means);
+        add(engine, planned.map_err(|e| failed(engine, e))?)
     })
 }
 
@@ -235,7 +245,7 @@ fn with_selection<T>(
             }
         });
     }
-    use_selection(&select(op, &sources)?)
+    use_selection(&select(op, &sources).map_err(|e| failed(engine, e))?)
 }
 
 fn stage_tree<'a>(view: &'a View, files: &'a TreeFiles<'a>) -> StageTree<'a> {

@@ -1,5 +1,6 @@
 //! The ways to run steps (docs/rootless.md): the same image from each, and what each refuses.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -365,4 +366,26 @@ fn kill_a_build(way: &[&str]) {
     build.kill().unwrap();
     build.wait().unwrap();
     wait_until(0);
+}
+
+/// Outside, the user may not read it; inside, as the root of the steps, who owns it, he may. A
+/// build that runs steps gets inside sooner or later, so it must not matter when.
+#[test]
+fn what_the_root_of_the_steps_may_read_can_be_copied() {
+    if !can_run() {
+        return;
+    }
+    let env = Env::new();
+    env.write("closed", "content\n");
+    let closed = env.context().join("closed");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let steps = [
+        "FROM busybox\nCOPY closed /\nRUN true\n",
+        "FROM busybox AS runs\nRUN echo 1 > /ran\n\
+         FROM scratch\nCOPY closed /\nCOPY --from=runs /ran /\n",
+    ];
+    for dockerfile in steps {
+        env.dockerfile(dockerfile).build(&[]).success();
+        assert_eq!(env.image().text("closed"), "content\n");
+    }
 }

@@ -89,6 +89,18 @@ pub enum CopyError {
 }
 
 impl CopyError {
+    /// Whether it comes from a file that may not be read.
+    pub(in crate::engine) fn is_refused(&self) -> bool {
+        let mut cause: Option<&dyn std::error::Error> = Some(self);
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<std::io::Error>() {
+                return error.kind() == std::io::ErrorKind::PermissionDenied;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// Advice, each a sentence of its own.
     #[must_use]
     pub fn hints(&self) -> Vec<String> {

@@ -2,10 +2,10 @@
 //! grows with the number of layers, and the kernel takes at most 500.
 //!
 //! Above [`LOW_STACK`] layers, runs of [`SMALL_RUN`] neighbours that hold next to nothing are merged
-//! into one directory, and runs of such runs again, by a thread while steps go on. Above
-//! [`STACK_MAX`] directories, runs of [`RUN`] are merged whatever they hold, and waited for. A
-//! merged directory holds copies of little files, else hard links to the files of its layers, and,
-//! in overlay's form, whatever the run hides of the layers below it.
+//! into one directory, and runs of such runs again. Above [`STACK_MAX`] directories, runs of [`RUN`]
+//! are merged whatever they hold. A thread does it, [`LEAD`] steps ahead. A merged directory holds
+//! copies of little files, else hard links to the files of its layers, and, in overlay's form,
+//! whatever the run hides of the layers below it.
 
 mod merger;
 mod run;
@@ -26,6 +26,10 @@ use crate::failure::Failure;
 const STACK_MAX: usize = 32;
 /// Layers merged into one.
 const RUN: usize = 16;
+/// So many layers on top are not merged yet: what the steps after the next will need is made while
+/// these run. Which directories a step is mounted from follows from its layers alone: it can see
+/// where they end, in the number of links of a directory.
+const LEAD: usize = 2;
 
 /// Stacks up to this height are not worth the work.
 const LOW_STACK: usize = 16;
@@ -96,23 +100,21 @@ pub(super) fn directories(
         size: Size::of(index),
         parts: Vec::new(),
     });
-    let pieces = merge_runs(pieces.collect());
+    let mut pieces: Vec<Piece> = pieces.collect();
     let stack = Stack {
         store,
         layers,
         indexes,
     };
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for piece in &pieces {
-        stack.ready(piece, &mut found, &mut missing)?;
+    let upcoming = merge_runs(pieces.clone());
+    let latest = pieces.split_off(pieces.len().saturating_sub(LEAD));
+    let mut merged = merge_runs(pieces);
+    merged.extend(latest);
+    let found: Result<Vec<_>, _> = merged.iter().map(|piece| stack.directory(piece)).collect();
+    for piece in upcoming.iter().filter(|piece| !piece.parts.is_empty()) {
+        stack.ask(piece)?;
     }
-    if found.len() > STACK_MAX {
-        let made = pieces.iter().map(|piece| stack.directory(piece));
-        found = made.collect::<Result<_, _>>()?;
-    } else {
-        let ask = |(name, piece)| stack.ask(name, piece);
-        missing.into_iter().try_for_each(ask)?;
-    }
+    let mut found = found?;
     found.reverse();
     Ok(found)
 }
@@ -154,46 +156,27 @@ struct Stack<'s> {
 }
 
 impl Stack<'_> {
-    /// Directories that are there and show the same as `piece`, bottom first; and what would have to
-    /// be made for one that does.
-    fn ready<'p>(
-        &self,
-        piece: &'p Piece,
-        found: &mut Vec<PathBuf>,
-        missing: &mut Vec<(Digest, &'p Piece)>,
-    ) -> Result<(), Failure> {
-        if piece.parts.is_empty() {
-            found.push(self.store.directory(&self.layers[piece.layers.start])?);
-            return Ok(());
-        }
-        let name = self.name(piece);
-        if let Some(path) = self.store.known_directory(&name) {
-            found.push(path);
-            return Ok(());
-        }
-        for part in &piece.parts {
-            self.ready(part, found, missing)?;
-        }
-        missing.push((name, piece));
-        Ok(())
-    }
-
-    /// Has it made some time.
-    fn ask(&self, name: Digest, piece: &Piece) -> Result<(), Failure> {
-        let (store, owners) = (&self.store.store, self.store.owners()?);
-        let merger = &self.store.merger;
-        merger.ask(store, owners, &name, || self.run(name, piece))
-    }
-
     /// Made now if it is not there.
     fn directory(&self, piece: &Piece) -> Result<PathBuf, Failure> {
         if piece.parts.is_empty() {
             return self.store.directory(&self.layers[piece.layers.start]);
         }
         let name = self.name(piece);
+        self.store.merger.wait(&name);
         self.store.merged_directory(&name, |store, owners| {
             Ok(self.run(name, piece)?.make(store, owners)?)
         })
+    }
+
+    /// Has it made while steps run.
+    fn ask(&self, piece: &Piece) -> Result<(), Failure> {
+        let name = self.name(piece);
+        if self.store.known_directory(&name).is_some() {
+            return Ok(());
+        }
+        let (store, owners) = (&self.store.store, self.store.owners()?);
+        let merger = &self.store.merger;
+        merger.ask(store, owners, &name, || self.run(name, piece))
     }
 
     fn name(&self, piece: &Piece) -> Digest {
