@@ -1,6 +1,6 @@
 //! Killed at any moment, the next build is good and nothing is left.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +14,14 @@ fn processes_with(marker: &str) -> Vec<String> {
     lines.filter(|line| line.contains(marker)).collect()
 }
 
-fn send(build: &std::process::Child, signal: Signal) {
+/// A build whose output nobody reads.
+fn start(env: &Env, flags: &[&str]) -> Child {
+    let mut command = env.command(flags);
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null());
+    quiet.stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn send(build: &Child, signal: Signal) {
     let pid = i32::try_from(build.id()).unwrap();
     kill(Pid::from_raw(pid), signal).unwrap();
 }
@@ -33,12 +40,7 @@ fn kill_9_at_any_moment_leaves_no_process_and_a_usable_store() {
     env.dockerfile(&format!("FROM busybox\nCOPY file /\n{steps}"));
     // Moments spread over the whole build.
     for step in 0..20_u64 {
-        let mut command = env.command(&["--no-cache", "-t", "killed"]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut build = command.spawn().unwrap();
+        let mut build = start(&env, &["--no-cache", "-t", "killed"]);
         std::thread::sleep(Duration::from_millis(step * 17));
         build.kill().unwrap();
         build.wait().unwrap();
@@ -61,12 +63,7 @@ fn a_signal_at_any_moment_ends_the_build() {
     for step in 1..16_u64 {
         let env = Env::new();
         env.dockerfile("FROM busybox\nRUN sleep 600\n");
-        let mut command = env.command(&[]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut build = command.spawn().unwrap();
+        let mut build = start(&env, &[]);
         std::thread::sleep(Duration::from_millis(step * 20));
         send(&build, Signal::SIGTERM);
         let ended = eventually(|| build.try_wait().unwrap().is_some());
@@ -109,12 +106,7 @@ fn what_a_killed_build_leaves_in_the_store_is_removed_by_later_ones() {
     env.dockerfile(&format!(
         "FROM busybox\nRUN echo {seconds} > /left; exec sleep {seconds}\n"
     ));
-    let mut command = env.command(&[]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut build = command.spawn().unwrap();
+    let mut build = start(&env, &[]);
     let line = format!("sleep\0{seconds}\0");
     let runs = eventually(|| command_lines().contains(&line));
     build.kill().unwrap();

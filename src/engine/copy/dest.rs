@@ -4,6 +4,8 @@
 mod links;
 mod paths;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -152,6 +152,7 @@ mod tests {
 
     use store::tree::compare_paths;
 
+    use super::super::random::Random;
     use super::*;
 
     fn put<T>(map: &mut PathMap<T>, path: &[u8], value: T) -> Option<T> {
@@ -196,33 +197,16 @@ mod tests {
         assert!(map.into_values().eq([2]));
     }
 
-    /// Small and repeatable; `xorshift64`.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, end: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            usize::try_from(self.0 >> 11).unwrap() % end
-        }
-
-        fn path(&mut self) -> Vec<u8> {
-            const NAMES: [&[u8]; 6] = [b"a", b"a.b", b"a!", b"ab", b"\x01", b"\xff"];
-            let depth = 1 + self.below(4);
-            let names: Vec<_> = (0..depth).map(|_| NAMES[self.below(6)]).collect();
-            names.join(&b'/')
-        }
-    }
+    const NAMES: [&[u8]; 6] = [b"a", b"a.b", b"a!", b"ab", b"\x01", b"\xff"];
 
     #[test]
     fn it_is_a_map_in_the_order_of_layers() {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = Random::new();
         for round in 0..500 {
             let mut map = PathMap::new();
             let mut model = HashMap::new();
             for step in 0..100 {
-                let path = random.path();
+                let path = random.path(&NAMES);
                 if random.below(5) == 0 {
                     let place = map.place(&path, |_| {});
                     map.remove_below(place);
@@ -231,7 +215,7 @@ mod tests {
                 } else {
                     assert_eq!(put(&mut map, &path, step), model.insert(path, step));
                 }
-                let path = random.path();
+                let path = random.path(&NAMES);
                 assert_eq!(map.get(&path), model.get(&path));
             }
             map.for_each_mut(|value| *value += 1);

@@ -5,26 +5,12 @@ use std::sync::Arc;
 
 use store::tree::Index;
 
+use super::random::Random;
 use super::*;
 
-/// Small and repeatable; `xorshift64`.
-struct Random(u64);
+const NAMES: [&[u8]; 4] = [b"a", b"a.b", b"ab", b"b"];
 
 impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 11).unwrap() % end
-    }
-
-    fn path(&mut self) -> Vec<u8> {
-        const NAMES: [&[u8]; 4] = [b"a", b"a.b", b"ab", b"b"];
-        let depth = 1 + self.below(4);
-        let names: Vec<_> = (0..depth).map(|_| NAMES[self.below(4)]).collect();
-        names.join(&b'/')
-    }
-
     fn meta(&mut self) -> Meta {
         Meta {
             mode: [0o700, 0o755][self.below(2)],
@@ -57,7 +43,7 @@ fn model(view: &View) -> Model {
 /// Something at a random path, whose parents are made unless one is a file.
 fn change(random: &mut Random, destination: &mut Destination<'_>, model: &mut Model) {
     const DIRECTORY: Kind = Kind::Directory { opaque: false };
-    let (path, meta) = (random.path(), random.meta());
+    let (path, meta) = (random.path(&NAMES), random.meta());
     let parent = ancestors(&path).last().unwrap_or_default();
     let made = destination.make_directories(parent, &meta, NewGroup::Given);
     if made.is_err() {
@@ -81,7 +67,7 @@ fn change(random: &mut Random, destination: &mut Destination<'_>, model: &mut Mo
 
 #[test]
 fn the_layer_makes_the_tree_asked_for_and_says_no_more() {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new();
     for round in 0..3000 {
         let mut view = View::default();
         let mut want = Model::new();
