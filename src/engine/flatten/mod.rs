@@ -78,6 +78,11 @@ struct Piece {
 }
 
 impl Piece {
+    /// How often it was merged.
+    fn level(&self) -> usize {
+        self.parts.first().map_or(0, |part| part.level() + 1)
+    }
+
     fn merged(parts: Vec<Self>) -> Self {
         let start = parts.first().map_or(0, |piece| piece.layers.start);
         let end = parts.last().map_or(0, |piece| piece.layers.end);
@@ -121,9 +126,15 @@ pub(super) fn directories(
 
 /// Runs begin at fixed places from the bottom, so that a higher stack has the same ones.
 fn merge_runs(mut pieces: Vec<Piece>) -> Vec<Piece> {
-    while pieces.len() > LOW_STACK {
+    for level in 0.. {
         let before = pieces.len();
-        pieces = merge_each(pieces, SMALL_RUN, |run| Size::of_all(run).is_small());
+        if before <= LOW_STACK {
+            break;
+        }
+        // Of equals only: what has another neighbour in a higher stack would be made again for it.
+        let are_equal = |run: &[Piece]| run.iter().all(|piece| piece.level() == level);
+        let wanted = |run: &[Piece]| are_equal(run) && Size::of_all(run).is_small();
+        pieces = merge_each(pieces, SMALL_RUN, wanted);
         if pieces.len() == before {
             break;
         }
@@ -246,6 +257,21 @@ mod tests {
             let after = merge_runs(before.clone());
             assert_eq!(after.len(), expected, "{count}");
             assert_eq!(layers(&after), layers(&before));
+        }
+    }
+
+    #[test]
+    fn runs_of_small_layers_are_the_same_in_all_stacks() {
+        let small = Size {
+            entries: 1,
+            bytes: 10,
+        };
+        for count in 1..300 {
+            for piece in merge_runs(stack(count, small)) {
+                let length = piece.layers.len();
+                assert!([1, 8, 64].contains(&length), "{count}: {piece:?}");
+                assert_eq!(piece.layers.start % length, 0, "{count}: {piece:?}");
+            }
         }
     }
 
