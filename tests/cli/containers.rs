@@ -228,15 +228,17 @@ struct Start {
     run_flags: &'static [&'static str],
 }
 
+const WITHOUT_CGROUPS: [&str; 3] = [
+    "--cgroups=disabled",
+    "--ulimit=nofile=1024:1024",
+    "--ulimit=nproc=4096:4096",
+];
+
 const STARTS: [Start; 3] = [
     Start {
         prefix: &[],
         options: &[],
-        run_flags: &[
-            "--cgroups=disabled",
-            "--ulimit=nofile=1024:1024",
-            "--ulimit=nproc=4096:4096",
-        ],
+        run_flags: &WITHOUT_CGROUPS,
     },
     // crun where there are two hierarchies: only root may mount.
     Start {
@@ -246,11 +248,7 @@ const STARTS: [Start; 3] = [
             "mount -t cgroup2 none /sys/fs/cgroup && exec \"$0\" \"$@\"",
         ],
         options: &[],
-        run_flags: &[
-            "--cgroups=disabled",
-            "--ulimit=nofile=1024:1024",
-            "--ulimit=nproc=4096:4096",
-        ],
+        run_flags: &WITHOUT_CGROUPS,
     },
     // runc, which always wants them.
     Start {

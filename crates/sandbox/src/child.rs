@@ -281,6 +281,11 @@ fn own_sysfs(target: &CStr, cgroup: &CStr, masked: &[CString]) -> Result<(), Err
             result => result?,
         }
     }
+    only_to_read(target)
+}
+
+/// Makes the mounts at and below `target` read-only, and nothing in them can be run or is a device.
+pub(crate) fn only_to_read(target: &CStr) -> Result<(), Errno> {
     let attributes = libc::MOUNT_ATTR_RDONLY
         | libc::MOUNT_ATTR_NOSUID
         | libc::MOUNT_ATTR_NODEV

@@ -180,11 +180,7 @@ fn restrict_sys() -> Result<(), Errno> {
             result => result?,
         }
     }
-    let attributes = libc::MOUNT_ATTR_RDONLY
-        | libc::MOUNT_ATTR_NOSUID
-        | libc::MOUNT_ATTR_NODEV
-        | libc::MOUNT_ATTR_NOEXEC;
-    sys::mount_setattr(CWD, c"sys", libc::AT_RECURSIVE, attributes)
+    child::only_to_read(c"sys")
 }
 
 fn tmpfs() -> Result<OwnedFd, Errno> {
